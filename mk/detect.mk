@@ -1,0 +1,30 @@
+# detect.mk - what this machine has; sets WITH_*, LIB_LIBS, CLI_LIBS, MODULES and prints a report.
+have_header = $(shell printf '\#include <$(1)>\n' | $(CC) -E $(2) - >/dev/null 2>&1 && echo 1)
+
+# cpu backend: oneDNN 3.x from the wheel in $(PYENV)
+DNNL      ?= $(abspath $(PYENV))
+WITH_CPU  := $(if $(wildcard src/backend/cpu/*.c),$(if $(wildcard $(DNNL)/include/oneapi/dnnl/dnnl.h $(DNNL)/include/dnnl.h),1))
+ifneq ($(WITH_CPU),)
+CPPFLAGS  += -DRR_WITH_CPU
+CFLAGS_src_backend_cpu += -isystem $(DNNL)/include
+LIB_LIBS  += -L$(DNNL)/lib -ldnnl -Wl,-rpath,$(DNNL)/lib
+endif
+
+# server: libmicrohttpd and json-c
+WITH_SERVER := $(if $(wildcard server/*.c),$(if $(call have_header,microhttpd.h),$(if $(call have_header,json-c/json.h),1)))
+ifneq ($(WITH_SERVER),)
+CPPFLAGS += -DRR_WITH_SERVER
+CLI_LIBS += -lmicrohttpd -ljson-c
+endif
+
+# modules loaded at run time: cuda, trt (their rules live in mk/parts)
+WITH_CUDA := $(if $(NVCC),$(if $(wildcard src/backend/cuda/*.cu),1))
+MODULES   := $(if $(WITH_CUDA),$(BUILD)/librerank-cuda.so)
+
+mark = $(if $(1),✓,✗)
+report:
+	@echo "$(call mark,1) $(shell $(CC) --version | head -n 1)"
+	@echo "$(call mark,$(WITH_CPU)) cpu backend    $(if $(WITH_CPU),oneDNN in $(DNNL),needs oneDNN 3.x: make setup)"
+	@echo "$(call mark,$(WITH_CUDA)) cuda backend   $(if $(WITH_CUDA),$(NVCC),needs nvcc of the CUDA toolkit on PATH)"
+	@echo "$(call mark,$(WITH_SERVER)) server         $(if $(WITH_SERVER),libmicrohttpd and json-c,needs libmicrohttpd-dev and libjson-c-dev: make setup)"
+	@echo "→ $(BUILD)/rerank, librerank.a, librerank.so$(if $(MODULES), and $(notdir $(MODULES)))"
