@@ -54,17 +54,17 @@ typedef struct rr_str {
 
 /* One table, two uses: the enum here, the names in rr_status_name().
  * The third column is the HTTP status the server answers with. */
-#define RR_STATUS_MAP(X)                                                \
-    X(RR_OK, 0, 200, "ok")                                              \
-    X(RR_E_ARG, -1, 400, "invalid argument")                            \
-    X(RR_E_TOO_LARGE, -2, 413, "request exceeds a configured limit")    \
-    X(RR_E_BUSY, -3, 429, "queue is full, retry later")                 \
-    X(RR_E_TIMEOUT, -4, 504, "deadline passed before scoring")          \
-    X(RR_E_CANCELED, -5, 499, "job was canceled")                       \
-    X(RR_E_IO, -6, 500, "file or socket error")                         \
-    X(RR_E_FORMAT, -7, 500, "model file is malformed")                  \
-    X(RR_E_UNSUPPORTED, -8, 501, "not built in, or not on this device") \
-    X(RR_E_NOMEM, -9, 503, "out of host or device memory")              \
+#define RR_STATUS_MAP(X)                                                                           \
+    X(RR_OK, 0, 200, "ok")                                                                         \
+    X(RR_E_ARG, -1, 400, "invalid argument")                                                       \
+    X(RR_E_TOO_LARGE, -2, 413, "request exceeds a configured limit")                               \
+    X(RR_E_BUSY, -3, 429, "queue is full, retry later")                                            \
+    X(RR_E_TIMEOUT, -4, 504, "deadline passed before scoring")                                     \
+    X(RR_E_CANCELED, -5, 499, "job was canceled")                                                  \
+    X(RR_E_IO, -6, 500, "file or socket error")                                                    \
+    X(RR_E_FORMAT, -7, 500, "model file is malformed")                                             \
+    X(RR_E_UNSUPPORTED, -8, 501, "not built in, or not on this device")                            \
+    X(RR_E_NOMEM, -9, 503, "out of host or device memory")                                         \
     X(RR_E_DEVICE, -10, 500, "the device or its library failed")
 #define RR_STATUS_ENUM(name, value, http, text) name = value,
 typedef enum rr_status { RR_STATUS_MAP(RR_STATUS_ENUM) RR_STATUS_END = 1 } rr_status;
@@ -90,28 +90,28 @@ typedef struct rr_model_info {
     const char *dtype;        /* of the stored weights: "float32", "float16", ...    */
     int32_t     n_layer, d_model, n_head, d_ff, vocab_size, max_length;
     uint64_t    n_param;
-    const char *label;        /* id2label[0], e.g. "LABEL_0"                         */
-} rr_model_info;              /* strings live as long as the model                   */
+    const char *label; /* id2label[0], e.g. "LABEL_0"                         */
+} rr_model_info;       /* strings live as long as the model                   */
 
 /* Zero means "default" for every field, so `= {0}` is always valid. */
 typedef struct rr_engine_opts {
-    const char    *backend;          /* "ref", "cpu", "cuda", "trt"; NULL = best that runs here  */
-    const char    *precision;        /* "fp32", "bf16", "fp16", "int8", "fp8"; NULL = "auto"     */
-    const char    *devices;          /* "0", "0,1", "all"; ignored by cpu and ref; NULL = "0"    */
-    const char    *plan_path;        /* trt only: engine file from `rerank build`                */
-    const char    *calibration_path; /* static activation scales from `rerank calibrate`         */
-    int32_t        instances;        /* workers a device over one copy of the weights; 0 = 1     */
-    int32_t        threads;          /* cpu worker threads of an instance; 0 = all cores         */
-    int32_t        tokenize_threads; /* workers that share a large request; 0 = cores, most 16   */
-    int32_t        max_batch_tokens; /* tokens in one forward pass; 0 = 16384                    */
-    int32_t        max_batch_seqs;   /* sequences in one forward pass; 0 = 1024                  */
-    int64_t        max_queue_tokens; /* beyond this rr_submit says RR_E_BUSY; 0 = 4 Mi           */
-    int32_t        max_wait_us;      /* idle device: how long to wait for company; 0 = none      */
-    int32_t        max_length;       /* default tokens of a pair; 0 = min(512, model's limit)    */
-    rr_truncation  truncation;       /* default policy                                           */
-    rr_side        side;             /* default end to cut                                       */
-    uint64_t       memory_limit;     /* device bytes this engine may take; 0 = what is free      */
-    int64_t        cache_tokens;     /* document-token cache, in tokens; 0 = 4 Mi, -1 = none     */
+    const char   *backend;          /* "ref", "cpu", "cuda", "trt"; NULL = best that runs here  */
+    const char   *precision;        /* "fp32", "bf16", "fp16", "int8", "fp8"; NULL = "auto"     */
+    const char   *devices;          /* "0", "0,1", "all"; ignored by cpu and ref; NULL = "0"    */
+    const char   *plan_path;        /* trt only: engine file from `rerank build`                */
+    const char   *calibration_path; /* static activation scales from `rerank calibrate`         */
+    int32_t       instances;        /* workers a device over one copy of the weights; 0 = 1     */
+    int32_t       threads;          /* cpu worker threads of an instance; 0 = all cores         */
+    int32_t       tokenize_threads; /* workers that share a large request; 0 = cores, most 16   */
+    int32_t       max_batch_tokens; /* tokens in one forward pass; 0 = 16384                    */
+    int32_t       max_batch_seqs;   /* sequences in one forward pass; 0 = 1024                  */
+    int64_t       max_queue_tokens; /* beyond this rr_submit says RR_E_BUSY; 0 = 4 Mi           */
+    int32_t       max_wait_us;      /* idle device: how long to wait for company; 0 = none      */
+    int32_t       max_length;       /* default tokens of a pair; 0 = min(512, model's limit)    */
+    rr_truncation truncation;       /* default policy                                           */
+    rr_side       side;             /* default end to cut                                       */
+    uint64_t      memory_limit;     /* device bytes this engine may take; 0 = what is free      */
+    int64_t       cache_tokens;     /* document-token cache, in tokens; 0 = 4 Mi, -1 = none     */
 } rr_engine_opts;
 
 /* Per request. Zero means "the engine's default". */
@@ -139,8 +139,8 @@ typedef struct rr_timing {
 typedef struct rr_engine_info {
     const char *backend, *precision, *device; /* "cuda", "fp16", "NVIDIA H200"             */
     int32_t     n_instances, threads, max_batch_tokens, max_length;
-    uint64_t    weight_bytes;                 /* on the device, shared by all instances    */
-    uint64_t    instance_bytes;               /* each instance adds this                   */
+    uint64_t    weight_bytes;   /* on the device, shared by all instances    */
+    uint64_t    instance_bytes; /* each instance adds this                   */
 } rr_engine_info;
 
 #define RR_HIST_BUCKETS 24 /* bucket i counts values <= 2^i * base; the last is +Inf */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 extern const rr__backend rr__backend_ref;
 #ifdef RR_WITH_CPU
@@ -32,21 +33,29 @@ static module modules[] = {
 enum { N_MODULE = sizeof modules / sizeof modules[0] };
 static pthread_once_t modules_once = PTHREAD_ONCE_INIT;
 
-/* Look beside this library (or the executable it is linked into), then in the loader's path. */
+/* Look beside this library (or the executable it is linked into), where `make install` puts
+ * modules relative to either, then in the loader's path. */
 static void *module_dlopen(const char *file, char *why, size_t why_size) {
+    static const char *const places[] = {"", "rerank/", "../lib/rerank/"};
+    enum { N_PLACE = sizeof places / sizeof places[0] };
     Dl_info     info;
     char        path[4096];
     const char *slash;
-    void       *h = NULL;
+    void       *h;
 
     if (dladdr(modules, &info) && info.dli_fname && (slash = strrchr(info.dli_fname, '/'))) {
-        int n = snprintf(path, sizeof path, "%.*s%s", (int)(slash - info.dli_fname + 1),
-                         info.dli_fname, file);
-        if (n > 0 && (size_t)n < sizeof path)
+        for (int i = 0; i < N_PLACE; i++) {
+            int n = snprintf(path, sizeof path, "%.*s%s%s", (int)(slash - info.dli_fname + 1),
+                             info.dli_fname, places[i], file);
+            if (n < 0 || (size_t)n >= sizeof path || access(path, F_OK) != 0)
+                continue;
             h = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+            if (!h) /* it is here but does not load: that reason is the one to tell */
+                snprintf(why, why_size, "%s", dlerror());
+            return h;
+        }
     }
-    if (!h)
-        h = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    h = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     if (!h)
         snprintf(why, why_size, "%s", dlerror());
     return h;

@@ -38,14 +38,14 @@ const char *rr_version(void) {
     return RR_VERSION;
 }
 
-#define NAME_CASE(name, value, http, text) \
-    case name:                             \
+#define NAME_CASE(name, value, http, text)                                                         \
+    case name:                                                                                     \
         return #name;
-#define TEXT_CASE(name, value, http, text) \
-    case name:                             \
+#define TEXT_CASE(name, value, http, text)                                                         \
+    case name:                                                                                     \
         return text;
-#define HTTP_CASE(name, value, http, text) \
-    case name:                             \
+#define HTTP_CASE(name, value, http, text)                                                         \
+    case name:                                                                                     \
         return http;
 
 const char *rr_status_name(rr_status status) {

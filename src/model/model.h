@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 
-typedef enum rr__dtype { RR__F32, RR__F16, RR__BF16 } rr__dtype;
+typedef enum rr__dtype { RR__DT_F32, RR__DT_F16, RR__DT_BF16 } rr__dtype;
 
 /* A tensor inside a mapped file: aligned only as the file aligns it (safetensors: often 8). */
 typedef struct rr__tensor {
@@ -45,17 +45,17 @@ typedef struct rr__model {
     float       ln_eps;
     uint64_t    n_param, bytes;
 
-    rr__tensor  tok_emb;      /* [V, d] */
-    rr__tensor  pos_emb;      /* [P, d] */
-    rr__tensor  type_emb;     /* [T, d] */
-    rr__tensor  emb_g, emb_b; /* [d]    */
-    rr__layer  *layer;        /* [n_layer] */
-    rr__tensor  head_w;       /* [d, d] classifier.dense or pooler.dense, then tanh */
-    rr__tensor  head_b;       /* [d]    */
-    rr__tensor  out_w;        /* [1, d] */
-    rr__tensor  out_b;        /* [1]    */
+    rr__tensor tok_emb;      /* [V, d] */
+    rr__tensor pos_emb;      /* [P, d] */
+    rr__tensor type_emb;     /* [T, d] */
+    rr__tensor emb_g, emb_b; /* [d]    */
+    rr__layer *layer;        /* [n_layer] */
+    rr__tensor head_w;       /* [d, d] classifier.dense or pooler.dense, then tanh */
+    rr__tensor head_b;       /* [d]    */
+    rr__tensor out_w;        /* [1, d] */
+    rr__tensor out_b;        /* [1]    */
 
-    void       *self; /* maps and arena, private to model.c */
+    void *self; /* maps and arena, private to model.c */
 } rr__model;
 
 /* Open DIR/config.json and DIR/model.safetensors (or the shards of model.safetensors.index.json).

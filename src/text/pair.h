@@ -10,8 +10,8 @@
 
 typedef struct rr__pair_opts {
     int32_t       max_length; /* tokens of a pair, specials counted; > pair_special            */
-    int32_t       max_query;  /* most query tokens; 0 = 3/4 of max_length (only_second), else none */
-    int32_t       max_doc;    /* most document tokens; 0 = no cap of its own                   */
+    int32_t       max_query; /* most query tokens; 0 = 3/4 of max_length (only_second), else none */
+    int32_t       max_doc;   /* most document tokens; 0 = no cap of its own                   */
     rr_truncation truncation;
     rr_side       side;
 } rr__pair_opts;
