@@ -29,10 +29,11 @@ include mk/detect.mk
 
 # ---- what is compiled -----------------------------------------------------
 LIB_SRC := $(wildcard src/base/*.c src/model/*.c src/text/*.c src/backend/*.c src/backend/ref/*.c \
-             src/onnx/*.c src/quant/*.c src/sched/*.c src/api/*.c) \
+             src/quant/*.c src/sched/*.c src/api/*.c) \
+           $(if $(WITH_ONNX),$(wildcard src/onnx/*.c)) \
            $(if $(WITH_CPU),$(wildcard src/backend/cpu/*.c))
 CLI_SRC := $(wildcard cli/*.c) $(if $(WITH_SERVER),$(wildcard server/*.c server/*/*.c))
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(if $(WITH_ONNX),$(BUILD)/gen/onnx.pb-c.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 
 all: report $(BUILD)/librerank.a $(BUILD)/librerank.so $(BUILD)/rerank $(MODULES) models

@@ -10,6 +10,13 @@ CFLAGS_src_backend_cpu += -isystem $(DNNL)/include
 LIB_LIBS  += -L$(DNNL)/lib -ldnnl -Wl,-rpath,$(DNNL)/lib
 endif
 
+# ONNX: protobuf-c, its runtime and its compiler
+WITH_ONNX := $(if $(call have_header,protobuf-c/protobuf-c.h),$(shell command -v protoc-c))
+ifneq ($(WITH_ONNX),)
+CPPFLAGS += -DRR_WITH_ONNX -I$(BUILD)/gen
+LIB_LIBS += -lprotobuf-c
+endif
+
 # server: libmicrohttpd and json-c
 WITH_SERVER := $(if $(wildcard server/*.c),$(if $(call have_header,microhttpd.h),$(if $(call have_header,json-c/json.h),1)))
 ifneq ($(WITH_SERVER),)
@@ -26,5 +33,6 @@ report:
 	@echo "$(call mark,1) $(shell $(CC) --version | head -n 1)"
 	@echo "$(call mark,$(WITH_CPU)) cpu backend    $(if $(WITH_CPU),oneDNN in $(DNNL),needs oneDNN 3.x: make setup)"
 	@echo "$(call mark,$(WITH_CUDA)) cuda backend   $(if $(WITH_CUDA),$(NVCC),needs nvcc of the CUDA toolkit on PATH)"
+	@echo "$(call mark,$(WITH_ONNX)) ONNX           $(if $(WITH_ONNX),protobuf-c,needs libprotobuf-c-dev and protobuf-c-compiler: make setup)"
 	@echo "$(call mark,$(WITH_SERVER)) server         $(if $(WITH_SERVER),libmicrohttpd and json-c,needs libmicrohttpd-dev and libjson-c-dev: make setup)"
 	@echo "→ $(BUILD)/rerank, librerank.a, librerank.so$(if $(MODULES), and $(notdir $(MODULES)))"
