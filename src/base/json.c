@@ -35,9 +35,10 @@ int rr__json_error(rr__json *j, const char *what) {
 }
 
 rr_status rr__json_fail(const rr__json *j, const char *name, rr_error *err) {
-    rr_status s = j->what == out_of_memory ? RR_E_NOMEM : RR_E_FORMAT;
+    const char *what = j->what ? j->what : "no error";
+    rr_status   s = strcmp(what, out_of_memory) == 0 ? RR_E_NOMEM : RR_E_FORMAT;
 
-    return rr__fail(err, s, "%s: byte %zu: %s", name, j->at, j->what ? j->what : "no error");
+    return rr__fail(err, s, "%s: byte %zu: %s", name, j->at, what);
 }
 
 int rr__json_eq(rr_str s, const char *literal) {
@@ -85,7 +86,9 @@ rr__json_type rr__json_peek(rr__json *j) {
     default:
         if (*j->p == '-' || (*j->p >= '0' && *j->p <= '9'))
             return RR__JSON_NUMBER;
-        fail_at(j, j->p, "expected a value");
+        fail_at(j, j->p,
+                *j->p == 'N' || *j->p == 'I' ? "NaN and Infinity are not JSON"
+                                             : "expected a value");
         return RR__JSON_ERROR;
     }
 }

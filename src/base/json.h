@@ -74,7 +74,7 @@ int rr__json_done(rr__json *j);
 
 /* Report the caller's own finding at the present place, unless there is an error already; 0. */
 int rr__json_error(rr__json *j, const char *what);
-/* "name: byte 17: what"; RR_E_NOMEM when the arena failed, else RR_E_FORMAT. */
+/* "name: byte 17: what"; RR_E_NOMEM where what is "out of memory", else RR_E_FORMAT. */
 rr_status rr__json_fail(const rr__json *j, const char *name, rr_error *err);
 
 int rr__json_eq(rr_str s, const char *literal);

@@ -41,7 +41,7 @@ typedef struct rr__model {
     int32_t     pos_offset; /* position of a sequence's first token: XLM-R 2, BERT 0 */
     int32_t     n_type;     /* rows of the token type table; 1 = segments ignored    */
     int32_t     max_length; /* n_pos - pos_offset                                    */
-    int32_t     pad_id;
+    int32_t     pad_id;     /* XLM-R: this token has position pad_id and takes none; BERT: -1 */
     float       ln_eps;
     uint64_t    n_param, bytes;
 
@@ -62,6 +62,9 @@ typedef struct rr__model {
  * Checks every name, shape, dtype and offset; reads no weight. */
 rr_status rr__model_open(const char *dir, rr__model **out, rr_error *err);
 void      rr__model_close(rr__model *model);
+
+/* Rows of the position table for one sequence of n <= max_length tokens. */
+void rr__model_positions(const rr__model *m, const int32_t *tok, int32_t n, int32_t *pos);
 
 /* Copy elements [first, first + n) of a tensor to fp32. The range must lie inside. */
 void rr__tensor_f32(const rr__tensor *t, size_t first, size_t n, float *out);

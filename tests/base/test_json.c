@@ -108,8 +108,8 @@ Test(json, malformed_text_is_refused_with_its_place) {
         {"+1", 0, "expected a value"},
         {"tru", 0, "expected a value"},
         {"nul", 0, "expected a value"},
-        {"NaN", 0, "expected a value"},
-        {"Infinity", 0, "expected a value"},
+        {"NaN", 0, "NaN and Infinity are not JSON"},
+        {"Infinity", 0, "NaN and Infinity are not JSON"},
         {"1 1", 2, "unexpected text behind the value"},
         {"truex", 4, "unexpected text behind the value"},
     };
