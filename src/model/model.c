@@ -253,7 +253,7 @@ static rr_status open_config(open_model *om, rr_error *err) {
     m->d_ff = c->d_ff;
     m->vocab_size = c->vocab_size;
     m->n_pos = c->n_pos;
-    m->n_type = c->n_type;
+    m->n_type = c->arch->pos_behind_pad ? 1 : c->n_type; /* RoBERTa tokenizers give type 0 */
     m->pad_id = c->arch->pos_behind_pad ? c->pad_id : -1;
     m->pos_offset = m->pad_id + 1;
     m->max_length = c->n_pos - m->pos_offset;

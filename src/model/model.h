@@ -39,7 +39,7 @@ typedef struct rr__model {
     int32_t     n_layer, d_model, n_head, d_ff, vocab_size;
     int32_t     n_pos;      /* rows of the position table                            */
     int32_t     pos_offset; /* position of a sequence's first token: XLM-R 2, BERT 0 */
-    int32_t     n_type;     /* rows of the token type table; 1 = segments ignored    */
+    int32_t     n_type;     /* token types in use; 1 = row 0 for every token          */
     int32_t     max_length; /* n_pos - pos_offset                                    */
     int32_t     pad_id;     /* XLM-R: this token has position pad_id and takes none; BERT: -1 */
     float       ln_eps;
