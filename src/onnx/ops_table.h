@@ -632,4 +632,4 @@
 {"Where", 16, 3, 3, 1, 1, 0, ""},
 {"Xor", 1, 2, 2, 1, 1, 0, "axis,broadcast"},
 {"Xor", 7, 2, 2, 1, 1, 0, ""},
-/* clang-format on */
+    /* clang-format on */

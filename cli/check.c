@@ -1,0 +1,124 @@
+/* check.c - rerank check FILE.onnx: what is wrong with it, by name. */
+#include "cli.h"
+
+#ifdef RR_WITH_ONNX
+#include "base/file.h"
+#include "base/json_out.h"
+#include "onnx/onnx.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char help[] =
+    "usage: rerank check [--json] FILE.onnx\n"
+    "\n"
+    "Checks structure, names, order, operators against the opset, types and shapes,\n"
+    "initialisers and external data in bounds, and that batch and sequence are dynamic.\n"
+    "Exit status: 0 sound, 1 faults found or not an ONNX file, 2 wrong usage.\n";
+
+typedef struct output {
+    int          json;
+    rr__json_out out;
+} output;
+
+static const char *const level_name[] = {"note", "warning", "fault"};
+
+static void show(void *user, rr__onnx_level level, const char *text) {
+    output *o = user;
+
+    if (!o->json) {
+        printf("%-8s %s\n", level_name[level], text);
+        return;
+    }
+    rr__out_object(&o->out);
+    rr__out_key(&o->out, "level");
+    rr__out_cstr(&o->out, level_name[level]);
+    rr__out_key(&o->out, "text");
+    rr__out_cstr(&o->out, text);
+    rr__out_end_object(&o->out);
+}
+
+static void summary_json(rr__json_out *o, const rr__onnx_report *r) {
+    rr__out_end_array(o);
+    rr__out_key(o, "ok");
+    rr__out_bool(o, r->n_fault == 0);
+    rr__out_key(o, "ir_version");
+    rr__out_i64(o, r->ir_version);
+    rr__out_key(o, "opset");
+    rr__out_i64(o, r->opset);
+    rr__out_key(o, "producer");
+    rr__out_cstr(o, r->producer);
+    rr__out_key(o, "nodes");
+    rr__out_u64(o, r->n_node);
+    rr__out_key(o, "initializers");
+    rr__out_u64(o, r->n_initializer);
+    rr__out_key(o, "weight_bytes");
+    rr__out_u64(o, r->weight_bytes);
+    rr__out_end_object(o);
+    rr__out_raw(o, "\n", 1);
+    fwrite(o->ptr, 1, o->len, stdout);
+}
+
+int cmd_check(int argc, char **argv) {
+    const char     *path = NULL, *slash;
+    char            dir[4096] = ".";
+    output          o = {0};
+    rr__onnx_report r;
+    rr__file        file;
+    rr_error        err;
+    rr_status       s;
+
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            fputs(help, stdout);
+            return EXIT_OK;
+        }
+        if (strcmp(argv[i], "--json") == 0) {
+            o.json = 1;
+        } else if (argv[i][0] == '-' || path) {
+            fprintf(stderr, "rerank check: unexpected \"%s\"\n%s", argv[i], help);
+            return EXIT_USAGE;
+        } else {
+            path = argv[i];
+        }
+    }
+    if (!path) {
+        fputs(help, stderr);
+        return EXIT_USAGE;
+    }
+    slash = strrchr(path, '/');
+    if (slash && slash > path && (size_t)(slash - path) < sizeof dir) {
+        memcpy(dir, path, (size_t)(slash - path));
+        dir[slash - path] = '\0';
+    } else if (slash == path) {
+        memcpy(dir, "/", 2);
+    }
+    if (o.json) {
+        rr__out_object(&o.out);
+        rr__out_key(&o.out, "findings");
+        rr__out_array(&o.out);
+    }
+    s = rr__file_map(path, &file, &err);
+    if (!s) {
+        s = rr__onnx_check(file.ptr, file.size, dir, show, &o, &r, &err);
+        if (s)
+            rr__fail_prefix(&err, s, "%s", path);
+        rr__file_unmap(&file);
+    }
+    if (s) {
+        fprintf(stderr, "rerank check: %s\n", err.text);
+    } else if (o.json) {
+        summary_json(&o.out, &r);
+    } else {
+        printf("%s: opset %lld, ir_version %lld, %s\n", path, (long long)r.opset,
+               (long long)r.ir_version, r.producer);
+        printf(
+            "%zu nodes (%zu outputs with inferred types), %zu initializers, %.1f MB of weights\n",
+            r.n_node, r.n_inferred, r.n_initializer, (double)r.weight_bytes / 1e6);
+        printf("%s: %zu faults, %zu warnings\n", r.n_fault ? "not sound" : "sound", r.n_fault,
+               r.n_warning);
+    }
+    rr__out_free(&o.out);
+    return s || r.n_fault ? EXIT_FAILED : EXIT_OK;
+}
+#endif

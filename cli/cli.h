@@ -1,0 +1,15 @@
+/* cli.h - the subcommands: one file each, all with the shape of main. */
+#ifndef RR_CLI_CLI_H
+#define RR_CLI_CLI_H
+
+/* Exit codes, the same for every subcommand. */
+enum {
+    EXIT_OK = 0,
+    EXIT_FAILED = 1, /* input, model or device: the message says which */
+    EXIT_USAGE = 2   /* unknown flag, missing or bad value             */
+};
+
+int cmd_export(int argc, char **argv);
+int cmd_check(int argc, char **argv);
+
+#endif

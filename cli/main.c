@@ -1,0 +1,41 @@
+/* main.c - rerank COMMAND [...]: picks the subcommand and nothing else. */
+#include "cli.h"
+#include "rerank.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} commands[] = {
+#ifdef RR_WITH_ONNX
+    {"export", cmd_export, "write a model as ONNX with dynamic axes"},
+    {"check", cmd_check, "say what is wrong with an ONNX file"},
+#endif
+    {NULL, NULL, NULL},
+};
+
+static void usage(FILE *to) {
+    fprintf(to, "usage: rerank COMMAND [options]   (rerank COMMAND --help)\n\n");
+    for (int i = 0; commands[i].name; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        usage(argc < 2 ? stderr : stdout);
+        return argc < 2 ? EXIT_USAGE : EXIT_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("rerank %s (%s)\n", rr_version(), rr_backends());
+        return EXIT_OK;
+    }
+    for (int i = 0; commands[i].name; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "rerank: no command \"%s\"\n", argv[1]);
+    usage(stderr);
+    return EXIT_USAGE;
+}
