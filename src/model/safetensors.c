@@ -203,7 +203,8 @@ static rr_status check_layout(const char *file, const unsigned char *data, uint6
                               entries *all, rr_error *err) {
     uint64_t at = 0, want;
 
-    qsort(all->e, all->n, sizeof *all->e, by_offset);
+    if (all->n > 0)
+        qsort(all->e, all->n, sizeof *all->e, by_offset);
     for (size_t i = 0; i < all->n; i++) {
         entry             *e = &all->e[i];
         unsigned long long begin = e->begin, end = e->end;
