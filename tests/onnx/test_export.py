@@ -1,0 +1,164 @@
+"""`rerank export` against the onnx package's checker and ONNX Runtime, and those against HF's logits.
+
+The truth files (written by tools/oracle.py with transformers) hold ids and fp32 logits of ragged pairs.
+"""
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from safetensors.numpy import load_file, save_file
+
+ROOT = Path(__file__).resolve().parents[2]
+RERANK = str(ROOT / os.environ.get("BUILD", "build") / "rerank")
+REF = str(ROOT / os.environ.get("BUILD", "build") / "tests/onnx/ids_ref")
+DATA = ROOT / "tests/data"
+NEWEST = 23  # of the exporter; ONNX Runtime's own limit is seen by loading it
+
+
+def export(model, path, *flags):
+    subprocess.run([RERANK, "export", "-m", model, "-o", path, *flags], check=True)
+    found = subprocess.run([RERANK, "check", "--json", path], capture_output=True, text=True)
+    report = json.loads(found.stdout)
+    assert found.returncode == 0 and report["ok"] and not report["findings"], report
+    return report
+
+
+def session(path):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def truth(path):
+    t = load_file(DATA / path)
+    cu = t["cu"]
+    return [t["ids"][cu[i]:cu[i + 1]] for i in range(len(cu) - 1)], t["seg"], t["logits"].ravel()
+
+
+def padded(seqs, segs, names, pad):
+    """Right-padded feeds of a list of sequences."""
+    n = max(map(len, seqs))
+    ids = np.full((len(seqs), n), pad, np.int64)
+    mask = np.zeros((len(seqs), n), np.int64)
+    types = np.zeros((len(seqs), n), np.int64)
+    for i, s in enumerate(seqs):
+        ids[i, :len(s)], mask[i, :len(s)], types[i, segs[i]:len(s)] = s, 1, 1
+    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return {k: v for k, v in feeds.items() if k in names}
+
+
+def run(sess, seqs, segs, size, pad):
+    names = [i.name for i in sess.get_inputs()]
+    out = []
+    for i in range(0, len(seqs), size):
+        out.append(sess.run(["logits"], padded(seqs[i:i + size], segs[i:i + size], names, pad))[0].ravel())
+    return np.concatenate(out)
+
+
+@pytest.mark.parametrize("opset", [13, 17, NEWEST])
+def test_mini_equals_hf(tmp_path, opset):
+    path = tmp_path / "mini.onnx"
+    export(ROOT / "models/mini", path, "--opset", str(opset))
+    onnx.checker.check_model(str(path), full_check=True)
+    onnx.shape_inference.infer_shapes_path(str(path), str(tmp_path / "inferred.onnx"), strict_mode=True)
+    seqs, segs, want = truth("mini-truth.safetensors")
+    sess = session(path)
+    assert [i.shape for i in sess.get_inputs()] == [["batch_size", "sequence_length"]] * 2
+    keep = range(0, len(seqs), 7)
+    seqs, segs, want = [seqs[i] for i in keep], segs[::7], want[::7]
+    for size in (1, 7, len(seqs)):
+        assert np.abs(run(sess, seqs, segs, size, 1) - want).max() < 1e-4
+
+
+@pytest.mark.parametrize("name,pad", [("tiny-xlmr", 1), ("tiny-bert", 0)])
+@pytest.mark.parametrize("opset", [13, 16, 17, 18, 20, NEWEST])
+def test_tiny_models(tmp_path, name, pad, opset):
+    path = tmp_path / "tiny.onnx"
+    export(DATA / name, path, "--opset", str(opset))
+    onnx.checker.check_model(str(path), full_check=True)
+    seqs, segs, want = truth(f"{name}/truth.safetensors")
+    for size in (1, 5, len(seqs)):
+        assert np.abs(run(session(path), seqs, segs, size, pad) - want).max() < 1e-4
+
+
+def test_external_data_holds_each_weight_once(tmp_path):
+    path = tmp_path / "mini.onnx"
+    report = export(ROOT / "models/mini", path, "--external", "--precision", "fp16")
+    data = (tmp_path / "mini.onnx.data").stat().st_size
+    assert path.stat().st_size < 1 << 20
+    assert report["weight_bytes"] <= data < report["weight_bytes"] + 200 * 4096  # padding only
+    seqs, segs, want = truth("mini-truth.safetensors")
+    assert np.abs(run(session(path), seqs[:6], segs[:6], 3, 1) - want[:6]).max() < 3e-2
+    model = onnx.load(str(path), load_external_data=False)
+    meta = {p.key: p.value for p in model.metadata_props}
+    assert meta["architecture"] == "XLMRobertaForSequenceClassification" and meta["max_length"] == "512"
+
+
+def test_bf16_is_well_formed(tmp_path):
+    path = tmp_path / "mini.onnx"
+    export(ROOT / "models/mini", path, "--precision", "bf16")
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def test_all_outputs_are_hf_hidden_states(tmp_path):
+    path = tmp_path / "mini.onnx"
+    export(ROOT / "models/mini", path, "--all-outputs")
+    t = load_file(DATA / "mini-truth.safetensors")
+    seq = t["ids"][:t["cu"][1]]
+    sess = session(path)
+    feeds = padded([seq], [len(seq)], ["input_ids", "attention_mask"], 1)
+    for name in ("emb", "2.ln2", "5.ln2", "8.ln2", "11.ln2"):
+        assert np.abs(sess.run([name], feeds)[0][0] - t[name][:len(seq)]).max() < 1e-4, name
+
+
+def write_large(folder, seed=0, vocab=2000, d=1024, f=4096, layers=24):
+    """A 24x1024 XLM-RoBERTa with few pieces, random weights scaled so that activations stay alive."""
+    rng = np.random.default_rng(seed)
+    w = {}
+
+    def normal(name, *shape, std):
+        w[name] = rng.standard_normal(shape, np.float32) * np.float32(std)
+
+    e = "roberta.embeddings."
+    normal(e + "word_embeddings.weight", vocab, d, std=0.5)
+    normal(e + "position_embeddings.weight", 130, d, std=0.1)
+    normal(e + "token_type_embeddings.weight", 1, d, std=0.1)
+    for n in [e + "LayerNorm"] + [f"roberta.encoder.layer.{i}.{p}.LayerNorm" for i in range(layers)
+                                  for p in ("attention.output", "output")]:
+        w[n + ".weight"] = (1 + 0.1 * rng.standard_normal(d)).astype(np.float32)
+        normal(n + ".bias", d, std=0.1)
+    for i in range(layers):
+        p = f"roberta.encoder.layer.{i}."
+        for n, o, k in (("attention.self.query", d, d), ("attention.self.key", d, d), ("attention.self.value", d, d),
+                        ("attention.output.dense", d, d), ("intermediate.dense", f, d), ("output.dense", d, f)):
+            normal(p + n + ".weight", o, k, std=1.2 / np.sqrt(k))
+            normal(p + n + ".bias", o, std=0.05)
+    normal("classifier.dense.weight", d, d, std=1 / np.sqrt(d))
+    normal("classifier.dense.bias", d, std=0.05)
+    normal("classifier.out_proj.weight", 1, d, std=2 / np.sqrt(d))
+    normal("classifier.out_proj.bias", 1, std=0.05)
+    folder.mkdir()
+    config = json.loads((ROOT / "models/mini/config.json").read_text())
+    config |= {"hidden_size": d, "intermediate_size": f, "num_hidden_layers": layers, "num_attention_heads": 16,
+               "vocab_size": vocab, "max_position_embeddings": 130, "torch_dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(w, folder / "model.safetensors")
+
+
+def test_24x1024_equals_ref(tmp_path):
+    """The large shape: ONNX Runtime's logits against our own reference, which CI checks against HF."""
+    write_large(tmp_path / "large")
+    export(tmp_path / "large", tmp_path / "large.onnx", "--external")
+    rng = np.random.default_rng(1)
+    seqs = [np.concatenate([[0], rng.integers(5, 1999, n), [2]]) for n in (1, 14, 37, 90)]
+    got = run(session(tmp_path / "large.onnx"), seqs, [len(s) for s in seqs], 4, 1)
+    lines = "".join(" ".join(map(str, s)) + "\n" for s in seqs)
+    out = subprocess.run([REF, tmp_path / "large"], input=lines, capture_output=True, text=True, check=True).stdout
+    want = np.array([float(x) for x in out.split()])
+    assert np.ptp(want) > 0.05  # the random model does tell its inputs apart
+    assert np.abs(got - want).max() < 1e-4
