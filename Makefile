@@ -32,7 +32,8 @@ LIB_SRC := $(wildcard src/base/*.c src/model/*.c src/text/*.c src/backend/*.c sr
              src/quant/*.c src/sched/*.c src/api/*.c) \
            $(if $(WITH_ONNX),$(wildcard src/onnx/*.c)) \
            $(if $(WITH_CPU),$(wildcard src/backend/cpu/*.c))
-CLI_SRC := $(wildcard cli/*.c) $(if $(WITH_SERVER),$(wildcard server/*.c server/*/*.c))
+CLI_SRC := $(filter-out $(if $(WITH_SERVER),,cli/serve.c),$(wildcard cli/*.c)) \
+           $(if $(WITH_SERVER),$(wildcard server/*.c server/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(if $(WITH_ONNX),$(BUILD)/gen/onnx.pb-c.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 
@@ -75,7 +76,7 @@ TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 $(BUILD)/tests/%: tests/%.c $(BUILD)/librerank.a
 	@mkdir -p $(@D)
 	@echo "  cc    $<"
-	@$(CC) $(if $(filter thread,$(SAN)),-Itests/tsan) $(CPPFLAGS) -Itests $(CFLAGS) $(LDFLAGS) -rdynamic -MMD -MP -MF $@.d -o $@ $< $(EXTRA_$(subst /,_,$*)) $(BUILD)/librerank.a \
+	@$(CC) $(CPPFLAGS) -Itests $(CFLAGS) $(LDFLAGS) -rdynamic -MMD -MP -MF $@.d -o $@ $< $(EXTRA_$(subst /,_,$*)) $(BUILD)/librerank.a \
 	    -lcriterion $(LIB_LIBS) $(TEST_LIBS_$(notdir $*)) $(LDLIBS)
 
 tests: all $(TEST_BIN)

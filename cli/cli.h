@@ -11,5 +11,6 @@ enum {
 
 int cmd_export(int argc, char **argv);
 int cmd_check(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
 
 #endif

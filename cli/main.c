@@ -14,6 +14,9 @@ static const struct {
     {"export", cmd_export, "write a model as ONNX with dynamic axes"},
     {"check", cmd_check, "say what is wrong with an ONNX file"},
 #endif
+#ifdef RR_WITH_SERVER
+    {"serve", cmd_serve, "serve a reranker over HTTP"},
+#endif
     {NULL, NULL, NULL},
 };
 

@@ -17,11 +17,11 @@ CPPFLAGS += -DRR_WITH_ONNX -I$(BUILD)/gen
 LIB_LIBS += -lprotobuf-c
 endif
 
-# server: libmicrohttpd and json-c
-WITH_SERVER := $(if $(wildcard server/*.c),$(if $(call have_header,microhttpd.h),$(if $(call have_header,json-c/json.h),1)))
+# server: libmicrohttpd
+WITH_SERVER := $(if $(wildcard src/api/*.c),$(if $(call have_header,microhttpd.h),1))
 ifneq ($(WITH_SERVER),)
 CPPFLAGS += -DRR_WITH_SERVER
-CLI_LIBS += -lmicrohttpd -ljson-c
+CLI_LIBS += -lmicrohttpd
 endif
 
 # modules loaded at run time: cuda, trt (their rules live in mk/parts)
@@ -34,5 +34,5 @@ report:
 	@echo "$(call mark,$(WITH_CPU)) cpu backend    $(if $(WITH_CPU),oneDNN in $(DNNL),needs oneDNN 3.x: make setup)"
 	@echo "$(call mark,$(WITH_CUDA)) cuda backend   $(if $(WITH_CUDA),$(NVCC),needs nvcc of the CUDA toolkit on PATH)"
 	@echo "$(call mark,$(WITH_ONNX)) ONNX           $(if $(WITH_ONNX),protobuf-c,needs libprotobuf-c-dev and protobuf-c-compiler: make setup)"
-	@echo "$(call mark,$(WITH_SERVER)) server         $(if $(WITH_SERVER),libmicrohttpd and json-c,needs libmicrohttpd-dev and libjson-c-dev: make setup)"
+	@echo "$(call mark,$(WITH_SERVER)) server         $(if $(WITH_SERVER),libmicrohttpd,needs libmicrohttpd-dev: make setup)"
 	@echo "→ $(BUILD)/rerank, librerank.a, librerank.so$(if $(MODULES), and $(notdir $(MODULES)))"

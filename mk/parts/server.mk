@@ -1,0 +1,20 @@
+# server.mk - the embedded page and OpenAPI document, and the server over an engine without a model.
+CPPFLAGS      += -I.
+CFLAGS_assets := -I$(BUILD)/gen
+SERVER_INC    := $(BUILD)/gen/playground.inc $(BUILD)/gen/openapi.inc
+$(BUILD)/gen/playground.inc: server/assets/playground.html
+$(BUILD)/gen/openapi.inc: server/assets/openapi.json
+$(SERVER_INC):
+	@mkdir -p $(@D)
+	@od -An -v -tx1 $< | sed 's/ \(..\)/0x\1,/g' > $@.part && mv $@.part $@
+$(BUILD)/server/assets.o: $(SERVER_INC)
+
+# Linked like the real one; the null engine comes before the library and so replaces src/api.
+NULL_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard server/*.c server/*/*.c) cli/serve.c \
+              tests/serve/null_engine.c tests/serve/null_main.c)
+$(BUILD)/serve-null: $(NULL_OBJ) $(BUILD)/librerank.a
+	@echo "  link  $@"
+	@$(CC) $(LDFLAGS) -o $@ $(NULL_OBJ) $(BUILD)/librerank.a -lmicrohttpd $(LDLIBS)
+ifneq ($(call have_header,microhttpd.h),)
+all: $(BUILD)/serve-null
+endif
