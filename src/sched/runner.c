@@ -54,14 +54,14 @@ static rr_status probe(runner *r, bin *b, rr_error *err) {
         status = rr__fail(err, RR_E_DEVICE, "the check pair's score is not a number");
     if (status != RR_OK || r->index > 0)
         return status;
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] && us < s->o.probe_us; i++) {
         int32_t n = shapes[i][0], len = shapes[i][1];
         double  tokens = (double)n * len, sumsq = tokens * len;
 
-        if (len > s->o.max_length || n > s->o.max_batch_seqs || n * len > s->o.max_batch_tokens ||
-            (i == 0 && us > s->o.probe_us) ||
-            (i > 0 && (double)spent + rr__cost_batch(&s->cost, tokens, sumsq) > s->o.probe_us))
+        if (len > s->o.max_length || n > s->o.max_batch_seqs || n * len > s->o.max_batch_tokens)
             continue;
+        if (i > 0 && (double)spent + rr__cost_batch(&s->cost, tokens, sumsq) > s->o.probe_us)
+            break;
         status = score_probe(r, b, n, len, &logit, &us, err);
         if (status != RR_OK)
             return status;
