@@ -73,20 +73,26 @@ static const slot head_slots[] = {
 
 /* ---- binding -------------------------------------------------------------- */
 
-static int64_t letter_size(const rr__config *c, char letter) {
+/* How long a dimension is, and which key of config.json says so. */
+typedef struct dim {
+    int64_t     size;
+    const char *key;
+} dim;
+
+static dim dim_of(const rr__config *c, char letter) {
     switch (letter) {
     case 'd':
-        return c->d_model;
+        return (dim){c->d_model, "hidden_size"};
     case 'f':
-        return c->d_ff;
+        return (dim){c->d_ff, "intermediate_size"};
     case 'V':
-        return c->vocab_size;
+        return (dim){c->vocab_size, "vocab_size"};
     case 'P':
-        return c->n_pos;
+        return (dim){c->n_pos, "max_position_embeddings"};
     case 'T':
-        return c->n_type;
+        return (dim){c->n_type, "type_vocab_size"};
     default:
-        return 1;
+        return (dim){1, "num_labels"};
     }
 }
 
@@ -100,9 +106,9 @@ static const char *shape_text(char *buf, size_t size, const int64_t *shape, int3
     return buf;
 }
 
-/* Find prefix + slot->name, check it, and put it where the slot says behind base. */
-static rr_status bind(open_model *om, const char *prefix, const slot *want, void *base,
-                      rr_error *err) {
+/* Find prefix + want->name, check it, and put it at want->offset behind base. */
+static rr_status bind_tensor(open_model *om, const char *prefix, const slot *want, void *base,
+                             rr_error *err) {
     static const rr__dtype known[] = {RR__DT_F32, RR__DT_F16, RR__DT_BF16};
     rr__tensor            *t = (rr__tensor *)((char *)base + want->offset);
     const rr__st_tensor   *st;
@@ -115,17 +121,12 @@ static rr_status bind(open_model *om, const char *prefix, const slot *want, void
     if (!st)
         return rr__fail(err, RR_E_FORMAT, "%s: tensor %s is missing", om->model.dir, name);
     for (int32_t i = 0; i < rank; i++)
-        shape[i] = letter_size(&om->config, want->shape[i]);
+        shape[i] = dim_of(&om->config, want->shape[i]).size;
     if (st->rank != rank || memcmp(st->shape, shape, (size_t)rank * sizeof *shape) != 0)
         return rr__fail(err, RR_E_FORMAT, "%s: %s: shape %s, config.json asks for %s (%s)",
                         st->file, name, shape_text(has, sizeof has, st->shape, st->rank),
                         shape_text(asks, sizeof asks, shape, rank),
-                        want->shape[0] == 'V'   ? "vocab_size"
-                        : want->shape[0] == 'P' ? "max_position_embeddings"
-                        : want->shape[0] == 'T' ? "type_vocab_size"
-                        : want->shape[0] == 'f' ? "intermediate_size"
-                        : want->shape[0] == '1' ? "one label"
-                                                : "hidden_size");
+                        dim_of(&om->config, want->shape[0]).key);
     *t = (rr__tensor){.data = st->data, .rank = rank, .bytes = st->bytes, .name = st->name};
     memcpy(t->shape, shape, sizeof shape);
     for (size_t i = 0; i < 3; i++)
@@ -147,14 +148,14 @@ static rr_status bind_all(open_model *om, rr_error *err) {
 
     snprintf(prefix, sizeof prefix, "%sembeddings.", arch->prefix);
     for (size_t i = 0; !s && i < sizeof embedding_slots / sizeof *embedding_slots; i++)
-        s = bind(om, prefix, &embedding_slots[i], m, err);
+        s = bind_tensor(om, prefix, &embedding_slots[i], m, err);
     for (int32_t l = 0; !s && l < m->n_layer; l++) {
         snprintf(prefix, sizeof prefix, "%sencoder.layer.%d.", arch->prefix, l);
         for (size_t i = 0; !s && i < sizeof layer_slots / sizeof *layer_slots; i++)
-            s = bind(om, prefix, &layer_slots[i], &m->layer[l], err);
+            s = bind_tensor(om, prefix, &layer_slots[i], &m->layer[l], err);
     }
     for (size_t i = 0; !s && i < sizeof head_slots / sizeof *head_slots; i++)
-        s = bind(om, i < 2 ? arch->dense : arch->out, &head_slots[i], m, err);
+        s = bind_tensor(om, i < 2 ? arch->dense : arch->out, &head_slots[i], m, err);
     return s;
 }
 
@@ -177,10 +178,6 @@ static rr_status open_weights(open_model *om, const char *name, rr__st *out, rr_
         return s;
     om->n_map++;
     return rr__st_parse(path, file->ptr, file->size, &om->arena, out, err);
-}
-
-static int by_name(const void *a, const void *b) {
-    return strcmp(((const rr__st_tensor *)a)->name, ((const rr__st_tensor *)b)->name);
 }
 
 /* Open all shards of an index and gather what it lists in om->tensors. */
@@ -208,7 +205,7 @@ static rr_status open_shards(open_model *om, const char *path, const rr__file *i
                             ix.file[ix.shard[i]]);
         om->tensors.tensor[om->tensors.n++] = *t;
     }
-    qsort(om->tensors.tensor, om->tensors.n, sizeof *om->tensors.tensor, by_name);
+    rr__st_sort(&om->tensors);
     return RR_OK;
 }
 

@@ -263,12 +263,17 @@ rr_status rr__st_parse(const char *file, const void *ptr, size_t size, rr__arena
         return rr__fail(err, RR_E_NOMEM, "%s: out of memory", file);
     for (size_t i = 0; i < all.n; i++)
         st.tensor[i] = all.e[i].t;
-    qsort(st.tensor, st.n, sizeof *st.tensor, by_name);
+    rr__st_sort(&st);
     for (size_t i = 1; i < st.n; i++)
         if (strcmp(st.tensor[i - 1].name, st.tensor[i].name) == 0)
             return rr__fail(err, RR_E_FORMAT, "%s: %s: named twice", file, st.tensor[i].name);
     *out = st;
     return RR_OK;
+}
+
+void rr__st_sort(rr__st *st) {
+    if (st->n > 0)
+        qsort(st->tensor, st->n, sizeof *st->tensor, by_name);
 }
 
 const rr__st_tensor *rr__st_find(const rr__st *st, const char *name) {

@@ -44,6 +44,9 @@ rr_status rr__st_parse(const char *file, const void *ptr, size_t size, rr__arena
 rr_status rr__st_index_parse(const char *file, const void *ptr, size_t size, rr__arena *a,
                              rr__st_index *out, rr_error *err);
 
+/* Put a table gathered by hand (from shards) in the order that rr__st_find needs. */
+void rr__st_sort(rr__st *st);
+
 /* By name; NULL if there is none. */
 const rr__st_tensor *rr__st_find(const rr__st *st, const char *name);
 

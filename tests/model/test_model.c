@@ -111,7 +111,7 @@ Test(model, tensors_must_match_the_config) {
          "shape [8, 12], config.json asks for [12, 8] (intermediate_size)"},
         {"roberta.encoder.layer.0.attention.self.query.bias", 2, 1, 8, "F32", RR_E_FORMAT,
          "shape [1, 8], config.json asks for [8]"},
-        {"classifier.out_proj.weight", 2, 2, 8, "F32", RR_E_FORMAT, "(one label)"},
+        {"classifier.out_proj.weight", 2, 2, 8, "F32", RR_E_FORMAT, "(num_labels)"},
         {"classifier.dense.weight", 2, 8, 8, "I64", RR_E_UNSUPPORTED,
          "classifier.dense.weight: dtype I64 is not supported"},
     };
