@@ -12,7 +12,7 @@ rr_status rr__file_map(const char *path, rr__file *out, rr_error *err) {
     rr_status   s = RR_OK;
     struct stat st;
     void       *base = NULL;
-    int         fd = open(path, O_RDONLY | O_CLOEXEC);
+    int         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
 
     if (fd < 0)
         return rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));

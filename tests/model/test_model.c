@@ -3,6 +3,8 @@
 #include "model/model.h"
 #include "tiny.h"
 
+#include <sys/stat.h>
+
 static rr_status open_tiny(const tiny *m, rr__model **model, rr_error *err) {
     *model = NULL;
     memset(err, 0, sizeof *err);
@@ -90,6 +92,25 @@ Test(model, missing_files_are_named) {
     refused(&m, RR_E_FORMAT, "model.safetensors: 0 bytes, too short");
     tiny_remove(&m);
     refused(&m, RR_E_IO, "No such file");
+}
+
+Test(model, only_regular_files_are_opened) {
+    static const char *const names[] = {"config.json", "model.safetensors"};
+    char                     path[160];
+    tiny                     m;
+
+    tiny_init(&m);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", m.dir, names[i]);
+        cr_assert_eq(mkdir(path, 0700), 0);
+        refused(&m, RR_E_IO, "not a regular file");
+        rmdir(path);
+        cr_assert_eq(mkfifo(path, 0600), 0);
+        refused(&m, RR_E_IO, "not a regular file");
+        unlink(path);
+        tiny_put(&m, "config.json", TINY_CONFIG, strlen(TINY_CONFIG));
+    }
+    tiny_remove(&m);
 }
 
 Test(model, tensors_must_match_the_config) {
