@@ -18,7 +18,7 @@ LIB_LIBS += -lprotobuf-c
 endif
 
 # server: libmicrohttpd
-WITH_SERVER := $(if $(wildcard src/api/*.c),$(if $(call have_header,microhttpd.h),1))
+WITH_SERVER := $(call have_header,microhttpd.h)
 ifneq ($(WITH_SERVER),)
 CPPFLAGS += -DRR_WITH_SERVER
 CLI_LIBS += -lmicrohttpd

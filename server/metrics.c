@@ -203,9 +203,9 @@ static void write_engine(rr__json_out *o, const rr_stats *s) {
         {"tokens_total", "Tokens admitted.", s->tokens},
         {"batches_total", "Batches run.", s->batches},
         {"truncated_documents_total", "Documents that lost tokens.", s->truncated_docs},
-        {"expired_total", "Documents dropped because their deadline passed.", s->expired},
-        {"canceled_total", "Documents dropped because their client left.", s->canceled},
-        {"failed_total", "Documents whose batch failed.", s->failed},
+        {"expired_total", "Requests dropped because their deadline passed.", s->expired},
+        {"canceled_total", "Requests dropped because their client left.", s->canceled},
+        {"failed_total", "Requests whose batch failed.", s->failed},
         {"cache_hits_total", "Documents whose tokens came from the cache.", s->cache_hits},
         {"cache_misses_total", "Documents that were tokenized.", s->cache_misses},
     };

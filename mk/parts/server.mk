@@ -14,7 +14,7 @@ NULL_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard server/*.c server/*/*.c) cli/
               tests/serve/null_engine.c tests/serve/null_main.c)
 $(BUILD)/serve-null: $(NULL_OBJ) $(BUILD)/librerank.a
 	@echo "  link  $@"
-	@$(CC) $(LDFLAGS) -o $@ $(NULL_OBJ) $(BUILD)/librerank.a -lmicrohttpd $(LDLIBS)
-ifneq ($(call have_header,microhttpd.h),)
+	@$(CC) $(LDFLAGS) -o $@ $(NULL_OBJ) $(BUILD)/librerank.a $(CLI_LIBS) $(LDLIBS)
+ifneq ($(WITH_SERVER),)
 all: $(BUILD)/serve-null
 endif
