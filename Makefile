@@ -76,7 +76,7 @@ TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 $(BUILD)/tests/%: tests/%.c $(BUILD)/librerank.a
 	@mkdir -p $(@D)
 	@echo "  cc    $<"
-	@$(CC) $(CPPFLAGS) -Itests $(CFLAGS) $(LDFLAGS) -rdynamic -MMD -MP -MF $@.d -o $@ $< $(EXTRA_$(subst /,_,$*)) $(BUILD)/librerank.a \
+	@$(CC) $(if $(filter thread,$(SAN)),-Itests/tsan) $(CPPFLAGS) -Itests $(CFLAGS) $(LDFLAGS) -rdynamic -MMD -MP -MF $@.d -o $@ $< $(EXTRA_$(subst /,_,$*)) $(BUILD)/librerank.a \
 	    -lcriterion $(LIB_LIBS) $(TEST_LIBS_$(notdir $*)) $(LDLIBS)
 
 tests: all $(TEST_BIN)

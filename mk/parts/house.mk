@@ -8,6 +8,7 @@ check: all
 ## make sanitize        C tests under ASan + UBSan, then the threaded ones under TSan
 sanitize: setup
 	@$(MAKE) --no-print-directory SAN=address,undefined run-tests
+	@$(MAKE) --no-print-directory SAN=thread run-tests T=base
 	@$(MAKE) --no-print-directory SAN=thread run-tests T=sched
 	@$(MAKE) --no-print-directory SAN=thread run-tests T=api
 

@@ -162,7 +162,7 @@ static int shortest(double v, int is_float, char digit[20], int *exp10) {
 
         snprintf(text, sizeof text, "%.*e", want - 1, v);
         e = strchr(text, 'e');
-        *exp10 = atoi(e + 1);
+        *exp10 = (int)strtol(e + 1, NULL, 10);
         n = 0;
         for (const char *p = text; p < e; p++)
             if (*p >= '0' && *p <= '9')

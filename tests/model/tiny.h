@@ -45,6 +45,11 @@ static tiny_tensor *tiny_find(tiny *m, const char *name) {
     return NULL;
 }
 
+static void tiny_mkdir(tiny *m) {
+    snprintf(m->dir, sizeof m->dir, "/tmp/rr-tiny-XXXXXX");
+    cr_assert_not_null(mkdtemp(m->dir));
+}
+
 /* The tensors of TINY_CONFIG in a fresh folder, nothing written yet. */
 static void tiny_init(tiny *m) {
     static const struct {
@@ -61,8 +66,7 @@ static void tiny_init(tiny *m) {
     char name[160];
 
     memset(m, 0, sizeof *m);
-    strcpy(m->dir, "/tmp/rr-tiny-XXXXXX");
-    cr_assert_not_null(mkdtemp(m->dir));
+    tiny_mkdir(m);
     tiny_add(m, "roberta.embeddings.word_embeddings.weight", 2, 20, 8);
     tiny_add(m, "roberta.embeddings.position_embeddings.weight", 2, 18, 8);
     tiny_add(m, "roberta.embeddings.token_type_embeddings.weight", 2, 1, 8);
