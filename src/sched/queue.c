@@ -128,17 +128,17 @@ static void tag_pop(rr__queue *q) {
     q->tags[i] = last;
 }
 
-/* The devices did this much work, or it went away: each of the n jobs that even sharing would be
- * running got one n-th of it. */
-static void advance(rr__queue *q, double us) {
-    while (q->n_tag > 0 && us > 0) {
+/* The devices did so many tokens, or they went away: each of the n jobs that even sharing would
+ * be running got one n-th of them. */
+static void advance(rr__queue *q, double tokens) {
+    while (q->n_tag > 0 && tokens > 0) {
         double step = (q->tags[0] - q->now_virtual) * (double)q->n_tag;
 
-        if (step > us) {
-            q->now_virtual += us / (double)q->n_tag;
+        if (step > tokens) {
+            q->now_virtual += tokens / (double)q->n_tag;
             return;
         }
-        us -= step;
+        tokens -= step;
         q->now_virtual = q->tags[0];
         tag_pop(q);
     }
@@ -204,7 +204,7 @@ rr_status rr__queue_add(rr__queue *q, rr__task *t, int64_t now_us, rr_error *err
     t->serial = q->serial++;
     t->tag = 0;
     if (q->o.order == RR__ORDER_FAIR) {
-        t->tag = q->now_virtual + rr__cost_marginal(q->cost, t->tokens, t->sumsq);
+        t->tag = q->now_virtual + t->tokens;
         tag_push(q, t->tag);
     }
     q->tokens += t->tokens;
@@ -221,7 +221,7 @@ void rr__queue_remove(rr__queue *q, rr__task *t) {
     pull(q, t);
     q->tokens -= t->tokens;
     q->sumsq -= t->sumsq;
-    advance(q, rr__cost_marginal(q->cost, t->tokens, t->sumsq));
+    advance(q, t->tokens);
     t->left = 0;
 }
 
@@ -390,6 +390,6 @@ int rr__queue_pack(rr__queue *q, int32_t n_idle, int64_t now_us, rr__pack *out) 
     q->sumsq -= out->queue_sumsq;
     q->since_us = now_us;
     out->us = rr__cost_batch(q->cost, out->tokens, out->sumsq);
-    advance(q, rr__cost_marginal(q->cost, out->queue_tokens, out->queue_sumsq));
+    advance(q, out->queue_tokens);
     return 1;
 }

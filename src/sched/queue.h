@@ -4,8 +4,8 @@
  * (bench/sched.c) run the same code. It knows lengths, ages, deadlines, priorities and costs.
  *
  * Order. Jobs run by priority, and within one priority in the order in which they would finish if
- * the device were shared evenly among them, moment by moment (a job's tag: the virtual time at
- * which it came plus its cost). So a small job passes a large one at the next batch, jobs of one
+ * the device were shared evenly among them, token by token (a job's tag: the virtual time at which
+ * it came plus its tokens). So a small job passes a large one at the next batch, jobs of one
  * size run first come first served, and no job finishes later than it would under even sharing.
  *
  * Batches. Sequences are taken in that order until a limit is reached: tokens, sequences, or the
@@ -29,7 +29,7 @@ typedef struct rr__task {
     /* the queue's own */
     int32_t  left;          /* sequences that are queued; 0 = the queue does not know this task */
     double   tokens, sumsq; /* of those, as the cost model counts them                          */
-    double   tag;           /* virtual finishing time, us of device time                        */
+    double   tag;           /* virtual finishing time, in tokens                                */
     uint64_t serial;        /* breaks ties: first come first                                    */
     int32_t *order;         /* padded: [n] sequences by group, then the next and the end of each
                                group; ragged: NULL, they go in input order                      */

@@ -181,7 +181,7 @@ rr_status rr__sched_open(const rr__sched_opts *o, rr__sched **out, rr_error *err
                         .wait_us = o->max_wait_us,
                         .lead_us = LEAD_US,
                         .waste = WASTE,
-                        .min_us = MIN_US};
+                        .min_us = o->min_us > 0 ? o->min_us : MIN_US};
     rr__sched     *s = calloc(1, sizeof *s);
     int32_t        started = 0;
     rr_status      status;

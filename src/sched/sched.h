@@ -53,6 +53,7 @@ typedef struct rr__sched_opts {
     const int32_t     *canary; /* [n_canary] a pair whose score is watched; copied */
     int32_t            n_canary;
     int32_t            probe_us; /* most time for probe batches at open */
+    double             min_us;   /* rr__queue_opts.min_us; 0 = default   */
 } rr__sched_opts;
 
 /* Open every instance, probe its speed, start the threads. */
