@@ -37,7 +37,7 @@ static void tiny_add(tiny *m, const char *name, int rank, int a, int b) {
     t->shape[1] = b;
 }
 
-static tiny_tensor *tiny_find(tiny *m, const char *name) {
+static inline tiny_tensor *tiny_find(tiny *m, const char *name) {
     for (int i = 0; i < m->n; i++)
         if (strcmp(m->t[i].name, name) == 0)
             return &m->t[i];

@@ -29,12 +29,6 @@ typedef struct fake_control {
 
 static fake_control fake = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
-static void fake_reset(void) {
-    fake.closed = fake.waiting = fake.fail = fake.fail_open = fake.only = 0;
-    fake.us_a_token = fake.opened = fake.n_log = 0;
-    fake.wrong = 0;
-}
-
 /* Set one field of the control. */
 #define FAKE_SET(field, value)                                                                     \
     do {                                                                                           \

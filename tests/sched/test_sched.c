@@ -4,8 +4,6 @@
 
 #include "sched/inside.h"
 
-TestSuite(sched, .init = fake_reset, .timeout = 60);
-
 static rr_stats stats_of(rr__sched *s) {
     rr_stats st;
 
