@@ -10,6 +10,11 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *summary;
 } commands[] = {
+    {"score", cmd_score, "rank documents for a query, or score a stream of pairs"},
+    {"tokenize", cmd_tokenize, "token ids of texts or pairs"},
+    {"info", cmd_info, "the model, and what runs here and why not"},
+    {"bench", cmd_bench, "time requests, several precisions side by side"},
+    {"eval", cmd_eval, "ranking quality on BEIR folders, two precisions compared"},
 #ifdef RR_WITH_ONNX
     {"export", cmd_export, "write a model as ONNX with dynamic axes"},
     {"check", cmd_check, "say what is wrong with an ONNX file"},

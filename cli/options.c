@@ -1,0 +1,273 @@
+/* options.c - see options.h. */
+#define _GNU_SOURCE
+#include "options.h"
+
+#include "cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_FLAGS = 48 };
+
+int cli_fail(const char *command, int code, const char *fmt, ...) {
+    va_list ap;
+
+    fprintf(stderr, "rerank %s: ", command);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return code;
+}
+
+/* The command's own flags and then the common ones, in one array. */
+static int collect(const cli_command *c, cli_flag *all) {
+    cli_common *m = c->common;
+    int         n = 0;
+
+    while (n < c->n_flag && n < MAX_FLAGS) {
+        all[n] = c->flag[n];
+        n++;
+    }
+    if (!m)
+        return n;
+    const cli_flag common[] = {
+        {"model", 'm', CLI_TEXT, &m->model, "DIR", "model directory (default: the embedded model)", 0, 0},
+        {"backend", 0, CLI_TEXT, &m->backend, "NAME", "ref, cpu, cuda, trt (default: best here)", 0, 0},
+        {"precision", 0, CLI_TEXT, &m->precision, "P", "auto, fp32, bf16, fp16, int8, fp8 (default auto)", 0, 0},
+        {"devices", 0, CLI_TEXT, &m->devices, "LIST", "GPU ordinals: 0 or 0,1 or all (default 0)", 0, 0},
+        {"calibration", 0, CLI_TEXT, &m->calibration, "FILE", "static scales from rerank calibrate", 0, 0},
+        {"threads", 0, CLI_INT, &m->threads, "N", "CPU threads of the backend (default: all cores)", 0, 4096},
+        {"max-length", 0, CLI_INT, &m->max_length, "N", "tokens of a pair (default 512, or what the model takes)", 0, 1 << 20},
+        {"max-query", 0, CLI_INT, &m->max_query, "N", "query tokens kept (default 3/4 of max-length)", 0, 1 << 20},
+        {"truncation", 0, CLI_TEXT, &m->truncation, "T", "only_second (default), longest_first, error", 0, 0},
+        {"truncation-side", 0, CLI_TEXT, &m->side, "S", "end that is cut: right (default), left", 0, 0},
+        {"max-batch-tokens", 0, CLI_INT, &m->max_batch_tokens, "N", "tokens in one forward pass (default 16384)", 0, 1 << 24},
+    };
+    for (size_t i = 0; i < sizeof common / sizeof common[0] && n < MAX_FLAGS; i++)
+        all[n++] = common[i];
+    return n;
+}
+
+static void help(const cli_command *c, const cli_flag *all, int n) {
+    printf("usage: rerank %s %s\n\n%s\n\n", c->name, c->usage, c->summary);
+    for (int i = 0; i < n; i++) {
+        char left[64];
+
+        if (c->common && i == c->n_flag)
+            printf("\nModel, backend and truncation:\n");
+        snprintf(left, sizeof left, "%c%c%s --%s%s%s", all[i].letter ? '-' : ' ',
+                 all[i].letter ? all[i].letter : ' ', all[i].letter ? "," : " ", all[i].name,
+                 all[i].arg ? " " : "", all[i].arg ? all[i].arg : "");
+        printf("  %-28s %s\n", left, all[i].help);
+    }
+    printf("  %-28s %s\n", "-h, --help", "this text");
+    if (c->epilog)
+        printf("\n%s", c->epilog);
+}
+
+/* Edit distance, capped; enough to guess a mistyped flag. */
+static int distance(const char *a, const char *b) {
+    int    row[64], diagonal, above;
+    size_t n = strlen(b);
+
+    if (n >= 63 || strlen(a) >= 63)
+        return 99;
+    for (size_t j = 0; j <= n; j++)
+        row[j] = (int)j;
+    for (size_t i = 1; a[i - 1]; i++) {
+        diagonal = row[0];
+        row[0] = (int)i;
+        for (size_t j = 1; j <= n; j++) {
+            int best = diagonal + (a[i - 1] != b[j - 1]);
+
+            above = row[j];
+            if (above + 1 < best)
+                best = above + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            diagonal = above;
+            row[j] = best;
+        }
+    }
+    return row[n];
+}
+
+static int unknown(const cli_command *c, const cli_flag *all, int n, const char *name) {
+    const char *nearest = NULL;
+    int         least = 4;
+
+    for (int i = 0; i < n; i++) {
+        int d = distance(name, all[i].name);
+
+        if (d < least) {
+            least = d;
+            nearest = all[i].name;
+        }
+    }
+    if (nearest)
+        return cli_fail(c->name, EXIT_USAGE, "no flag --%s; did you mean --%s?", name, nearest);
+    return cli_fail(c->name, EXIT_USAGE, "no flag --%s; see rerank %s --help", name, c->name);
+}
+
+static int take(const cli_command *c, const cli_flag *f, const char *text) {
+    char  *end;
+    double v;
+
+    if (f->kind == CLI_TEXT) {
+        *(const char **)f->into = text;
+        return -1;
+    }
+    errno = 0;
+    v = strtod(text, &end);
+    if (!*text || *end || errno || !(v >= f->lo && v <= f->hi) ||
+        (f->kind == CLI_INT && v != floor(v)))
+        return cli_fail(c->name, EXIT_USAGE, "--%s \"%s\": a %s from %.15g to %.15g is needed",
+                        f->name, text, f->kind == CLI_INT ? "whole number" : "number", f->lo,
+                        f->hi);
+    if (f->kind == CLI_INT)
+        *(int64_t *)f->into = (int64_t)v;
+    else
+        *(double *)f->into = v;
+    return -1;
+}
+
+int cli_parse(const cli_command *c, int argc, char **argv, cli_rest *rest) {
+    cli_flag all[MAX_FLAGS];
+    int      n = collect(c, all), only_rest = 0;
+
+    *rest = (cli_rest){argv, 0};
+    for (int i = 1; i < argc; i++) {
+        char           *a = argv[i], name[64];
+        const char     *value = NULL;
+        const cli_flag *f = NULL;
+        size_t          len;
+
+        if (only_rest || a[0] != '-' || a[1] == '\0') {
+            rest->arg[rest->n++] = a;
+            continue;
+        }
+        if (strcmp(a, "--") == 0) {
+            only_rest = 1;
+            continue;
+        }
+        if (strcmp(a, "-h") == 0 || strcmp(a, "--help") == 0) {
+            help(c, all, n);
+            return EXIT_OK;
+        }
+        len = strcspn(a + 2, "=");
+        if (a[1] == '-') {
+            snprintf(name, sizeof name, "%.*s", (int)(len < 63 ? len : 63), a + 2);
+            value = a[2 + len] == '=' ? a + 3 + len : NULL;
+            for (int k = 0; k < n && !f; k++)
+                if (strcmp(all[k].name, name) == 0)
+                    f = &all[k];
+        } else {
+            snprintf(name, sizeof name, "%.60s", a + 1);
+            value = a[2] ? a + 2 : NULL;
+            for (int k = 0; k < n && !f; k++)
+                if (all[k].letter == a[1])
+                    f = &all[k];
+        }
+        if (!f)
+            return unknown(c, all, n, name);
+        if (f->kind == CLI_BOOL) {
+            if (value)
+                return cli_fail(c->name, EXIT_USAGE, "--%s takes no value", f->name);
+            *(int *)f->into = 1;
+            continue;
+        }
+        if (!value && i + 1 >= argc)
+            return cli_fail(c->name, EXIT_USAGE, "--%s needs a value (%s)", f->name, f->arg);
+        int code = take(c, f, value ? value : argv[++i]);
+        if (code >= 0)
+            return code;
+    }
+    return -1;
+}
+
+/* ---- model and engine ----------------------------------------------------- */
+
+const char *cli_model_dir(const cli_common *c) {
+    static char              found[4096 + 64];
+    static const char *const beside[] = {"../share/rerank/models/mini", "../models/mini",
+                                         "../../models/mini"};
+    const char              *env = getenv("RERANK_MODEL");
+    char                     exe[4096];
+    ssize_t                  n;
+
+    if (c->model)
+        return c->model;
+    if (env && *env)
+        return env;
+    n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    if (n > 0) {
+        char *slash;
+
+        exe[n] = '\0';
+        slash = strrchr(exe, '/');
+        for (size_t i = 0; slash && i < sizeof beside / sizeof beside[0]; i++) {
+            char config[sizeof found + 16];
+
+            slash[1] = '\0';
+            snprintf(found, sizeof found, "%s%s", exe, beside[i]);
+            snprintf(config, sizeof config, "%s/config.json", found);
+            if (access(config, R_OK) == 0)
+                return found;
+        }
+    }
+    return "models/mini";
+}
+
+rr_status cli_engine_opts(const cli_common *c, rr_engine_opts *o, rr_error *err) {
+    *o = (rr_engine_opts){.backend = c->backend,
+                          .precision = c->precision,
+                          .devices = c->devices,
+                          .calibration_path = c->calibration,
+                          .threads = (int32_t)c->threads,
+                          .max_length = (int32_t)c->max_length,
+                          .max_batch_tokens = (int32_t)c->max_batch_tokens};
+    if (!c->truncation || strcmp(c->truncation, "only_second") == 0)
+        o->truncation = RR_TRUNC_ONLY_SECOND;
+    else if (strcmp(c->truncation, "longest_first") == 0)
+        o->truncation = RR_TRUNC_LONGEST_FIRST;
+    else if (strcmp(c->truncation, "error") == 0)
+        o->truncation = RR_TRUNC_ERROR;
+    else {
+        snprintf(err->text, sizeof err->text,
+                 "--truncation \"%s\" is none of only_second, longest_first, error", c->truncation);
+        return err->status = RR_E_ARG;
+    }
+    if (!c->side || strcmp(c->side, "right") == 0)
+        o->side = RR_SIDE_RIGHT;
+    else if (strcmp(c->side, "left") == 0)
+        o->side = RR_SIDE_LEFT;
+    else {
+        snprintf(err->text, sizeof err->text, "--truncation-side \"%s\" is neither right nor left",
+                 c->side);
+        return err->status = RR_E_ARG;
+    }
+    return RR_OK;
+}
+
+rr_status cli_open(const cli_common *c, rr_model **model, rr_engine **engine, rr_error *err) {
+    rr_engine_opts o;
+    rr_status      s = cli_engine_opts(c, &o, err);
+
+    *model = NULL;
+    *engine = NULL;
+    if (!s)
+        s = rr_model_open(cli_model_dir(c), model, err);
+    if (!s)
+        s = rr_engine_open(*model, &o, engine, err);
+    if (s) {
+        rr_model_close(*model);
+        *model = NULL;
+    }
+    return s;
+}

@@ -1,0 +1,59 @@
+/* options.h - flags as tables: one entry gives the parser, the help text and the default.
+ *
+ *     static const cli_flag flags[] = {{"top-n", 'n', CLI_INT, &top_n, "N", "print the best N", 0, 1e9}};
+ *     cli_command c = {"score", "[options] -q QUERY [DOC...]", "...", flags, 1, common, epilog};
+ *     int code = cli_parse(&c, argc, argv, &rest);      // -1: go on, else the exit status
+ *
+ * Flags that choose model, backend and truncation mean the same on every subcommand: cli_common. */
+#ifndef RR_CLI_OPTIONS_H
+#define RR_CLI_OPTIONS_H
+
+#include "rerank.h"
+
+typedef enum cli_kind { CLI_BOOL, CLI_INT, CLI_REAL, CLI_TEXT } cli_kind;
+
+typedef struct cli_flag {
+    const char *name;       /* without -- */
+    char        letter;     /* 0 = none   */
+    cli_kind    kind;
+    void       *into;       /* int, int64_t, double or const char * */
+    const char *arg, *help; /* "N", "print the best N" */
+    double      lo, hi;     /* for numbers */
+} cli_flag;
+
+typedef struct cli_rest {
+    char **arg; /* what is no flag, in order; everything after -- */
+    int    n;
+} cli_rest;
+
+typedef struct cli_common {
+    const char *model, *backend, *precision, *devices, *truncation, *side, *calibration;
+    int64_t     threads, max_length, max_query, max_batch_tokens;
+} cli_common;
+
+typedef struct cli_command {
+    const char     *name, *usage, *summary;
+    const cli_flag *flag;
+    int             n_flag;
+    cli_common     *common; /* NULL: the subcommand takes no model */
+    const char     *epilog; /* examples, exit status */
+} cli_command;
+
+/* Parse; on --help print and return 0, on wrong usage say what and return 2, else -1. rest->arg
+ * points into argv, whose order changes. */
+int cli_parse(const cli_command *c, int argc, char **argv, cli_rest *rest);
+
+/* Print "rerank NAME: text" to stderr; returns code. */
+int cli_fail(const char *command, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* -m, or RERANK_MODEL, or the embedded model beside the program or installed. Never NULL. */
+const char *cli_model_dir(const cli_common *c);
+
+/* Engine options and request options as the flags say; RR_E_ARG on a bad policy name. */
+rr_status cli_engine_opts(const cli_common *c, rr_engine_opts *o, rr_error *err);
+
+/* Model and engine as the flags say. On failure both are closed and NULL. */
+rr_status cli_open(const cli_common *c, rr_model **model, rr_engine **engine, rr_error *err);
+
+#endif
