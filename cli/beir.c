@@ -25,7 +25,7 @@ static int by_query_id(const void *a, const void *b) {
     return compare_str(((const beir_query *)a)->id, ((const beir_query *)b)->id);
 }
 
-static rr_str dup(rr__arena *a, rr_str s) {
+static rr_str copy(rr__arena *a, rr_str s) {
     return (rr_str){rr__arena_strndup(a, s.ptr, s.len), s.len};
 }
 
@@ -81,7 +81,7 @@ static rr_status read_items(beir *b, const char *dir, const char *file, beir_ite
             }
             *out = bigger;
         }
-        (*out)[*n].id = dup(&b->arena, id);
+        (*out)[*n].id = copy(&b->arena, id);
         if (title.len) {
             char *joined = rr__arena_alloc(&b->arena, title.len + 1 + text.len);
 
@@ -92,7 +92,7 @@ static rr_status read_items(beir *b, const char *dir, const char *file, beir_ite
             }
             (*out)[*n].text = (rr_str){joined, title.len + 1 + text.len};
         } else {
-            (*out)[*n].text = dup(&b->arena, text);
+            (*out)[*n].text = copy(&b->arena, text);
         }
         if (!(*out)[*n].id.ptr || !(*out)[*n].text.ptr)
             s = rr__fail(err, RR_E_NOMEM, "%s", where);
@@ -129,20 +129,21 @@ static int32_t find_doc(const beir *b, rr_str id) {
     return hit ? (int32_t)(hit - b->doc) : -1;
 }
 
-typedef struct link {
+typedef struct judged {
     int32_t query, doc, value;
     int32_t order; /* line, so that a sort keeps the file's order */
-} link;
+} judged;
 
 static int by_query_then_order(const void *a, const void *b) {
-    const link *x = a, *y = b;
+    const judged *x = a, *y = b;
 
     return x->query != y->query ? (x->query > y->query) - (x->query < y->query)
                                 : (x->order > y->order) - (x->order < y->order);
 }
 
 /* query-id, corpus-id, number lines; unknown ids are skipped (sets are often cut down). */
-static rr_status read_links(const beir *b, const char *path, link **out, size_t *n, rr_error *err) {
+static rr_status read_links(const beir *b, const char *path, judged **out, size_t *n,
+                            rr_error *err) {
     cli_lines l;
     rr_str    line;
     size_t    cap = 0;
@@ -154,17 +155,18 @@ static rr_status read_links(const beir *b, const char *path, link **out, size_t 
     if (s)
         return s;
     while (!s && (got = cli_lines_next(&l, &line, err)) > 0) {
-        rr_str      f[3];
-        beir_query  key, *q;
-        char        number[16] = "";
-        int32_t     doc;
+        rr_str     f[3];
+        beir_query key, *q;
+        char       number[16] = "";
+        int32_t    doc;
 
         if (!line.len)
             continue;
         if (fields(line, f) != 3) {
             if (l.line > 1)
-                s = rr__fail(err, RR_E_FORMAT, "%s: line %llu: three tab separated fields are needed",
-                             path, (unsigned long long)l.line);
+                s = rr__fail(err, RR_E_FORMAT,
+                             "%s: line %llu: three tab separated fields are needed", path,
+                             (unsigned long long)l.line);
             continue;
         }
         key.id = f[0];
@@ -173,7 +175,7 @@ static rr_status read_links(const beir *b, const char *path, link **out, size_t 
         if (!q || doc < 0)
             continue; /* also the header line */
         if (*n == cap) {
-            link *bigger = realloc(*out, (cap = cap ? 2 * cap : 4096) * sizeof *bigger);
+            judged *bigger = realloc(*out, (cap = cap ? 2 * cap : 4096) * sizeof *bigger);
 
             if (!bigger) {
                 s = rr__fail(err, RR_E_NOMEM, "%s", path);
@@ -182,8 +184,8 @@ static rr_status read_links(const beir *b, const char *path, link **out, size_t 
             *out = bigger;
         }
         memcpy(number, f[2].ptr, f[2].len < 15 ? f[2].len : 15);
-        (*out)[*n] = (link){(int32_t)(q - b->query), doc, (int32_t)strtol(number, NULL, 10),
-                            (int32_t)*n};
+        (*out)[*n] =
+            (judged){(int32_t)(q - b->query), doc, (int32_t)strtol(number, NULL, 10), (int32_t)*n};
         (*n)++;
     }
     if (got < 0)
@@ -195,12 +197,13 @@ static rr_status read_links(const beir *b, const char *path, link **out, size_t 
 }
 
 static int falling(const void *a, const void *b) {
-    return (*(const int32_t *)a < *(const int32_t *)b) - (*(const int32_t *)a > *(const int32_t *)b);
+    return (*(const int32_t *)a < *(const int32_t *)b) -
+           (*(const int32_t *)a > *(const int32_t *)b);
 }
 
 /* Candidates and grades of one query from the sorted links. */
-static rr_status attach(beir *b, beir_query *q, const link *cand, size_t n_cand, const link *rel,
-                        size_t n_rel, size_t max, rr_error *err) {
+static rr_status attach(beir *b, beir_query *q, const judged *cand, size_t n_cand,
+                        const judged *rel, size_t n_rel, size_t max, rr_error *err) {
     size_t n = cand ? n_cand : b->n_doc;
 
     n = max && n > max ? max : n;
@@ -223,7 +226,7 @@ static rr_status attach(beir *b, beir_query *q, const link *cand, size_t n_cand,
     return RR_OK;
 }
 
-static size_t run_of(const link *l, size_t n, size_t from, int32_t query) {
+static size_t run_of(const judged *l, size_t n, size_t from, int32_t query) {
     size_t i = from;
 
     while (i < n && l[i].query == query)
@@ -231,8 +234,8 @@ static size_t run_of(const link *l, size_t n, size_t from, int32_t query) {
     return i - from;
 }
 
-static rr_status attach_all(beir *b, const link *cand, size_t n_cand, const link *rel, size_t n_rel,
-                            size_t max, rr_error *err) {
+static rr_status attach_all(beir *b, const judged *cand, size_t n_cand, const judged *rel,
+                            size_t n_rel, size_t max, rr_error *err) {
     size_t    c = 0, r = 0, kept = 0;
     rr_status s = RR_OK;
 
@@ -257,7 +260,7 @@ static rr_status attach_all(beir *b, const link *cand, size_t n_cand, const link
 rr_status beir_open(const char *dir, size_t limit, size_t max_candidates, beir *b, rr_error *err) {
     char       path[4096];
     beir_item *queries = NULL;
-    link      *cand = NULL, *rel = NULL;
+    judged    *cand = NULL, *rel = NULL;
     size_t     n_cand = 0, n_rel = 0, n = 0;
     rr_status  s;
 

@@ -11,7 +11,8 @@
 #include <string.h>
 
 static const char summary[] =
-    "Times requests of --docs sequences with random ids. Lengths are --length, or lognormal around\n"
+    "Times requests of --docs sequences with random ids. Lengths are --length, or lognormal "
+    "around\n"
     "--mean (sigma 0.6, clipped to 24 .. max-length), the same for the same --seed. Several\n"
     "precisions (--precision fp32,bf16,int8) are measured in turn, in one run.";
 
@@ -163,14 +164,19 @@ int cmd_bench(int argc, char **argv) {
         {"warmup", 0, CLI_INT, &b.warmup, "N", "requests before them (default 2)", 0, 1e6},
         {"json", 0, CLI_BOOL, &b.json, NULL, "one JSON document", 0, 0},
     };
-    const cli_command c = {"bench", "[options]", summary, flags, sizeof flags / sizeof flags[0],
-                           &b.common, "Exit status: 0 done, 1 failed, 2 wrong usage.\n"};
-    char         list[128], *save = NULL;
-    cli_rest     rest;
-    rr_error     err = {0};
-    rr_status    s = RR_OK;
-    rr__json_out o = {0};
-    int          code = cli_parse(&c, argc, argv, &rest);
+    const cli_command c = {"bench",
+                           "[options]",
+                           summary,
+                           flags,
+                           sizeof flags / sizeof flags[0],
+                           &b.common,
+                           "Exit status: 0 done, 1 failed, 2 wrong usage.\n"};
+    char              list[128], *save = NULL;
+    cli_rest          rest;
+    rr_error          err = {0};
+    rr_status         s = RR_OK;
+    rr__json_out      o = {0};
+    int               code = cli_parse(&c, argc, argv, &rest);
 
     if (code >= 0)
         return code;
@@ -183,8 +189,8 @@ int cmd_bench(int argc, char **argv) {
     if (b.json)
         rr__out_array(&o);
     else
-        printf("%-5s %-5s %9s %9s %9s %12s %10s\n", "", "", "p50 ms", "p99 ms", "mean ms", "tokens/s",
-               "pairs/s");
+        printf("%-5s %-5s %9s %9s %9s %12s %10s\n", "", "", "p50 ms", "p99 ms", "mean ms",
+               "tokens/s", "pairs/s");
     for (char *p = strtok_r(list, ",", &save); p && !s; p = strtok_r(NULL, ",", &save)) {
         b.common.precision = p;
         s = one_precision(&b, &o, &err);

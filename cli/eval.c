@@ -18,8 +18,10 @@ static const char summary[] =
     "candidates.tsv) and prints nDCG@10, MRR@10 and recall beside those of the given order.";
 
 static const char epilog[] =
-    "--compare takes a precision (int8), a backend (ref) or both (cpu:int8); it adds the difference\n"
-    "of nDCG@10 with a 95 % bootstrap interval, the queries whose best document or set of ten best\n"
+    "--compare takes a precision (int8), a backend (ref) or both (cpu:int8); it adds the "
+    "difference\n"
+    "of nDCG@10 with a 95 % bootstrap interval, the queries whose best document or set of ten "
+    "best\n"
     "changed, and Kendall's tau. Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
 enum { IN_FLIGHT = 8 };
@@ -312,7 +314,7 @@ static rr_status run_all(eval *e, const cli_rest *dirs, rr_error *err) {
         header(e);
     for (int i = 0; i < dirs->n && !s; i++) {
         beir  b;
-        tally t = {{0}};
+        tally t = {.n = 0};
 
         s = beir_open(dirs->arg[i], (size_t)e->queries, (size_t)e->candidates, &b, err);
         if (s)
@@ -337,14 +339,19 @@ static rr_status run_all(eval *e, const cli_rest *dirs, rr_error *err) {
 int cmd_eval(int argc, char **argv) {
     eval           e = {0};
     const cli_flag flags[] = {
-        {"queries", 0, CLI_INT, &e.queries, "N", "first N queries of each set (default all)", 0, 1e9},
-        {"candidates", 0, CLI_INT, &e.candidates, "N", "first N candidates a query (default all)", 0, 1e9},
-        {"compare", 0, CLI_TEXT, &e.compare, "B", "second column: precision, backend or backend:precision", 0, 0},
-        {"per-query", 0, CLI_TEXT, &e.per_query, "FILE", "one JSON line a query: metrics and the ten best", 0, 0},
+        {"queries", 0, CLI_INT, &e.queries, "N", "first N queries of each set (default all)", 0,
+         1e9},
+        {"candidates", 0, CLI_INT, &e.candidates, "N", "first N candidates a query (default all)",
+         0, 1e9},
+        {"compare", 0, CLI_TEXT, &e.compare, "B",
+         "second column: precision, backend or backend:precision", 0, 0},
+        {"per-query", 0, CLI_TEXT, &e.per_query, "FILE",
+         "one JSON line a query: metrics and the ten best", 0, 0},
         {"json", 0, CLI_BOOL, &e.json, NULL, "one JSON document", 0, 0},
     };
-    const cli_command c = {"eval",  "[options] DIR ...", summary, flags,
-                           sizeof flags / sizeof flags[0], &e.common, epilog};
+    const cli_command c = {
+        "eval", "[options] DIR ...", summary, flags, sizeof flags / sizeof flags[0], &e.common,
+        epilog};
     cli_rest  rest;
     rr_error  err = {0};
     rr_status s = RR_OK;

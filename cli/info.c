@@ -100,10 +100,15 @@ int cmd_info(int argc, char **argv) {
     int               as_json = 0;
     cli_common        common = {0};
     const cli_flag    flags[] = {{"json", 0, CLI_BOOL, &as_json, NULL, "one JSON document", 0, 0}};
-    const cli_command c = {"info", "[options]",
-                           "Shows the model, the engine that would score with it, and every backend with the\n"
-                           "reason where it cannot run here.",
-                           flags, 1, &common, NULL};
+    const cli_command c = {
+        "info",
+        "[options]",
+        "Shows the model, the engine that would score with it, and every backend with the\n"
+        "reason where it cannot run here.",
+        flags,
+        1,
+        &common,
+        NULL};
     cli_rest       rest;
     rr_error       err = {0};
     rr_model      *model;

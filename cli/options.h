@@ -13,8 +13,8 @@
 typedef enum cli_kind { CLI_BOOL, CLI_INT, CLI_REAL, CLI_TEXT } cli_kind;
 
 typedef struct cli_flag {
-    const char *name;       /* without -- */
-    char        letter;     /* 0 = none   */
+    const char *name;   /* without -- */
+    char        letter; /* 0 = none   */
     cli_kind    kind;
     void       *into;       /* int, int64_t, double or const char * */
     const char *arg, *help; /* "N", "print the best N" */

@@ -107,15 +107,15 @@ static rr_status drain(block *b, rr__json_out *o, int raw, rr_error *err) {
 }
 
 rr_status cli_pairs_score(const char *path, const cli_common *c, int raw, rr_error *err) {
-    cli_lines    l = {0};
-    rr__json_out o = {0};
-    rr_model    *model = NULL;
-    rr_engine   *engine = NULL;
-    block       *ring = calloc(BLOCKS, sizeof *ring);
-    uint64_t     filled = 0, drained = 0;
-    int          end = 0;
+    cli_lines      l = {0};
+    rr__json_out   o = {0};
+    rr_model      *model = NULL;
+    rr_engine     *engine = NULL;
+    block         *ring = calloc(BLOCKS, sizeof *ring);
+    uint64_t       filled = 0, drained = 0;
+    int            end = 0;
     rr_submit_opts opts = {.max_query = (int32_t)c->max_query};
-    rr_status    s = ring ? cli_lines_open(&l, path, err) : rr__fail(err, RR_E_NOMEM, "blocks");
+    rr_status      s = ring ? cli_lines_open(&l, path, err) : rr__fail(err, RR_E_NOMEM, "blocks");
 
     if (!s)
         s = cli_open(c, &model, &engine, err);
@@ -192,7 +192,8 @@ rr_status cli_pairs_tokenize(const char *path, const cli_common *c, rr_error *er
             rr_doc_info info;
             size_t      n;
 
-            s = rr_tokenize_pair(model, b->query[i], b->document[i], &opts, ids, cap, &n, &info, err);
+            s = rr_tokenize_pair(model, b->query[i], b->document[i], &opts, ids, cap, &n, &info,
+                                 err);
             if (!s && n > cap) {
                 int32_t *bigger = realloc(ids, n * sizeof *ids);
 
@@ -202,8 +203,8 @@ rr_status cli_pairs_tokenize(const char *path, const cli_common *c, rr_error *er
                 }
                 ids = bigger;
                 cap = n;
-                s = rr_tokenize_pair(model, b->query[i], b->document[i], &opts, ids, cap, &n,
-                                     &info, err);
+                s = rr_tokenize_pair(model, b->query[i], b->document[i], &opts, ids, cap, &n, &info,
+                                     err);
             }
             if (s)
                 break;

@@ -15,7 +15,8 @@
 static const char summary[] =
     "Scores documents against a query and prints them best first. Documents are arguments, or\n"
     "lines of files (-f), or lines of standard input; a line that starts with { is JSON with\n"
-    "\"text\" and maybe \"id\". With --pairs every line is {\"query\", \"document\"} and gives one\n"
+    "\"text\" and maybe \"id\". With --pairs every line is {\"query\", \"document\"} and gives "
+    "one\n"
     "JSON line back, in the same order, however long the file.";
 
 static const char epilog[] =
@@ -102,7 +103,8 @@ static rr_status gather(ranking *r, const cli_rest *rest, rr_error *err) {
     if (!s && !rest->n && !r->n_files)
         s = read_file(r, "-", err);
     if (!s && !r->n)
-        s = rr__fail(err, RR_E_ARG, "no documents: give them as arguments, with -f, or on standard input");
+        s = rr__fail(err, RR_E_ARG,
+                     "no documents: give them as arguments, with -f, or on standard input");
     return s;
 }
 
@@ -212,14 +214,14 @@ static void put(const ranking *r, const rr_timing *t) {
 }
 
 static rr_status rank(ranking *r, rr_error *err) {
-    rr_model  *model;
-    rr_engine *engine;
-    rr_job    *job = NULL;
-    rr_str    *docs = calloc(r->n, sizeof *docs);
-    rr_timing  timing;
+    rr_model      *model;
+    rr_engine     *engine;
+    rr_job        *job = NULL;
+    rr_str        *docs = calloc(r->n, sizeof *docs);
+    rr_timing      timing;
     rr_submit_opts opts = {.max_query = (int32_t)r->common.max_query};
-    rr_status  s = docs ? cli_open(&r->common, &model, &engine, err)
-                        : rr__fail(err, RR_E_NOMEM, "%zu documents", r->n);
+    rr_status      s = docs ? cli_open(&r->common, &model, &engine, err)
+                            : rr__fail(err, RR_E_NOMEM, "%zu documents", r->n);
 
     if (s) {
         free(docs);
@@ -252,20 +254,26 @@ int cmd_score(int argc, char **argv) {
     const char    *file = NULL;
     const cli_flag flags[] = {
         {"query", 'q', CLI_TEXT, &r.query, "TEXT", "the query", 0, 0},
-        {"file", 'f', CLI_TEXT, &file, "FILE", "documents, one a line, text or JSONL; - is standard input", 0, 0},
+        {"file", 'f', CLI_TEXT, &file, "FILE",
+         "documents, one a line, text or JSONL; - is standard input", 0, 0},
         {"top-n", 'n', CLI_INT, &r.top_n, "N", "print the best N (default all)", 0, 1e15},
         {"raw", 0, CLI_BOOL, &r.raw, NULL, "print logits instead of sigmoids", 0, 0},
         {"json", 0, CLI_BOOL, &r.json, NULL, "one JSON document", 0, 0},
         {"jsonl", 0, CLI_BOOL, &r.jsonl, NULL, "one JSON line a document", 0, 0},
-        {"pairs", 0, CLI_TEXT, &r.pairs, "FILE", "score {\"query\", \"document\"} lines; - is standard input", 0, 0},
+        {"pairs", 0, CLI_TEXT, &r.pairs, "FILE",
+         "score {\"query\", \"document\"} lines; - is standard input", 0, 0},
     };
-    const cli_command c = {"score",   "[options] -q QUERY [DOCUMENT ...] | --pairs FILE",
-                           summary,   flags,
-                           sizeof flags / sizeof flags[0], &r.common, epilog};
-    cli_rest  rest;
-    rr_error  err = {0};
-    rr_status s;
-    int       code = cli_parse(&c, argc, argv, &rest);
+    const cli_command c = {"score",
+                           "[options] -q QUERY [DOCUMENT ...] | --pairs FILE",
+                           summary,
+                           flags,
+                           sizeof flags / sizeof flags[0],
+                           &r.common,
+                           epilog};
+    cli_rest          rest;
+    rr_error          err = {0};
+    rr_status         s;
+    int               code = cli_parse(&c, argc, argv, &rest);
 
     if (code >= 0)
         return code;

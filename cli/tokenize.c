@@ -55,16 +55,18 @@ int cmd_tokenize(int argc, char **argv) {
     int            json = 0;
     cli_common     common = {0};
     const cli_flag flags[] = {
-        {"pairs", 0, CLI_TEXT, &pairs, "FILE", "{\"query\", \"document\"} lines; - is standard input", 0, 0},
+        {"pairs", 0, CLI_TEXT, &pairs, "FILE",
+         "{\"query\", \"document\"} lines; - is standard input", 0, 0},
         {"json", 0, CLI_BOOL, &json, NULL, "one JSON line a text", 0, 0},
     };
-    const cli_command c = {"tokenize", "[options] TEXT ... | --pairs FILE", summary, flags,
-                           sizeof flags / sizeof flags[0], &common, NULL};
-    cli_rest  rest;
-    rr_error  err = {0};
-    rr_model *model = NULL;
-    rr_status s;
-    int       code = cli_parse(&c, argc, argv, &rest);
+    const cli_command c = {"tokenize", "[options] TEXT ... | --pairs FILE", summary,
+                           flags,      sizeof flags / sizeof flags[0],      &common,
+                           NULL};
+    cli_rest          rest;
+    rr_error          err = {0};
+    rr_model         *model = NULL;
+    rr_status         s;
+    int               code = cli_parse(&c, argc, argv, &rest);
 
     if (code >= 0)
         return code;
