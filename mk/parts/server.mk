@@ -18,3 +18,12 @@ $(BUILD)/serve-null: $(NULL_OBJ) $(BUILD)/librerank.a
 ifneq ($(WITH_SERVER),)
 all: $(BUILD)/serve-null
 endif
+
+## make serve-sanitize  the server's tests under ASan + UBSan, then under TSan (null engine)
+serve-sanitize: setup
+	@for san in address,undefined thread; do \
+	    $(MAKE) --no-print-directory SAN=$$san BUILD=build/san-$$san build/san-$$san/serve-null && \
+	    BUILD=build/san-$$san $(PYENV)/bin/python -m pytest -q -p no:cacheprovider tests/serve/test_http.py \
+	        || exit 1; \
+	done
+.PHONY: serve-sanitize
