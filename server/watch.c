@@ -48,12 +48,14 @@ static int64_t time_for(const rr__server_opts *o, rr__phase phase) {
 }
 
 static void cut_slow(struct rr__watch *w) {
-    int64_t now = rr_now_us();
+    static const struct linger reset = {1, 0}; /* what is not taken yet is not kept for it */
+    int64_t                    now = rr_now_us();
 
     pthread_mutex_lock(&w->lock);
     for (rr__conn *c = w->conns; c; c = c->next)
         if (c->deadline_us && now > c->deadline_us) {
             c->deadline_us = 0;
+            setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
             shutdown(c->fd, SHUT_RDWR);
         }
     pthread_mutex_unlock(&w->lock);

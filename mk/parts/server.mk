@@ -27,3 +27,10 @@ serve-sanitize: setup
 	        || exit 1; \
 	done
 .PHONY: serve-sanitize
+
+## make soak            SECONDS=600: mixed load on the server; memory must not grow, nothing fail
+SECONDS ?= 600
+soak: setup
+	@$(MAKE) --no-print-directory all
+	@$(PYENV)/bin/python bench/serve_soak.py --binary $(BUILD)/rerank --seconds $(SECONDS)
+.PHONY: soak
