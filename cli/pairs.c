@@ -69,6 +69,7 @@ static void put_info(rr__json_out *o, const rr_doc_info *info) {
     rr__out_bool(o, info->truncated);
     rr__out_end_object(o);
     rr__out_raw(o, "\n", 1);
+    o->comma = 0; /* the next line is a document of its own */
 }
 
 static rr_status flush(rr__json_out *o, rr_error *err) {

@@ -3,6 +3,7 @@
  * One table holds every flag with its environment variable (RERANK_ and the flag in capitals), its
  * default and the reason it exists. Flags win over the environment, the environment over defaults. */
 #include "cli.h"
+#include "options.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -237,7 +238,7 @@ static int fail(const rr_error *err) {
 }
 
 int cmd_serve(int argc, char **argv) {
-    serve_opts     o = {.model = "models/mini", .server.port = 8787};
+    serve_opts     o = {.server.port = 8787};
     rr_model      *model = NULL;
     rr_engine     *engine = NULL;
     rr__server    *server = NULL;
@@ -252,6 +253,7 @@ int cmd_serve(int argc, char **argv) {
         }
     if (!from_environment(&o) || !from_arguments(&o, argc, argv) || !finish(&o))
         return EXIT_USAGE;
+    o.model = cli_model_dir(&(cli_common){.model = o.model});
     rr__server_block_signals(); /* before any thread starts */
     if (rr_model_open(o.model, &model, &err) || rr_engine_open(model, &o.engine, &engine, &err) ||
         rr__server_open(&o.server, model, engine, &server, &err)) {

@@ -11,7 +11,7 @@ $(BUILD)/server/assets.o: $(SERVER_INC)
 
 # Linked like the real one; the null engine comes before the library and so replaces src/api.
 NULL_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard server/*.c server/*/*.c) cli/serve.c \
-              tests/serve/null_engine.c tests/serve/null_main.c)
+              cli/options.c tests/serve/null_engine.c tests/serve/null_main.c)
 $(BUILD)/serve-null: $(NULL_OBJ) $(BUILD)/librerank.a
 	@echo "  link  $@"
 	@$(CC) $(LDFLAGS) -o $@ $(NULL_OBJ) $(BUILD)/librerank.a $(CLI_LIBS) $(LDLIBS)

@@ -52,7 +52,8 @@ def truth():
 @pytest.mark.parametrize("name", NAMES)
 def test_client(python, s, truth, name):
     r = subprocess.run([python, "tests/serve/clients.py", s.url, name], text=True, timeout=120,
-                       input=json.dumps({"query": QUERY, "documents": DOCS}), capture_output=True)
+                       input=json.dumps({"query": QUERY, "documents": DOCS}), capture_output=True,
+                       env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"})
     assert r.returncode == 0, r.stderr[-2000:]
     assert json.loads(r.stdout.splitlines()[-1]) == pytest.approx(truth, abs=1e-6)
 
