@@ -87,7 +87,7 @@ const rr__backend *rr__backend_at(int i);
 /* By name, or the best that probes well for NULL. */
 rr_status rr__backend_find(const char *name, const rr__backend **out, rr_error *err);
 
-/* "fp16" to RR__FP16 and back. NULL and "auto" give RR__AUTO; RR__N_PRECISION if unknown. */
+/* batch.c: "fp16" to RR__FP16 and back. NULL and "auto" give RR__AUTO; RR__N_PRECISION if unknown. */
 rr__precision rr__precision_parse(const char *name);
 const char   *rr__precision_name(rr__precision p);
 

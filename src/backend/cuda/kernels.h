@@ -90,6 +90,70 @@ cudaError_t rr__cu_attention_mma(const rr__cu_attention *a, cudaStream_t stream)
 /* wgmma and TMA, sm_90a, c = 64, F16 and BF16. */
 int         rr__cu_attention_sm90_fits(const rr__cu_attention *a);
 cudaError_t rr__cu_attention_sm90(const rr__cu_attention *a, cudaStream_t stream);
+/* One warp a query: F32, any c up to 128; tiles of RR__CU_TILE_MMA rows. */
+cudaError_t rr__cu_attention_any(const rr__cu_attention *a, cudaStream_t stream);
+/* Only the first token of each sequence asks: q and ctx [s, d]; n_tile = s, tile is not read. */
+cudaError_t rr__cu_attention_first(const rr__cu_attention *a, const void *q, cudaStream_t stream);
+
+/* ---- rows: embedding, LayerNorm, quantisation, head (rows.cu) ----------------- */
+
+#define RR__CU_MAX_WIDTH 1024       /* widest d_model a LayerNorm holds in registers  */
+#define RR__CU_TYPE1     INT32_MIN /* set in pos[t] where token t has token type 1   */
+
+typedef struct rr__cu_norm {
+    rr__cu_type  type; /* of in and out: F32, F16, BF16                                  */
+    rr__cu_type  q_type;
+    int32_t      rows, d;
+    float        eps;
+    const void  *in;           /* [rows, d]                                              */
+    const float *gamma, *beta; /* [d]                                                    */
+    void        *out;          /* [rows, d]; may be in                                   */
+    void        *q;            /* [rows, d] of q_type (E4M3, S8), or NULL                */
+    float       *q_scale;      /* [rows] out / q                                         */
+} rr__cu_norm;
+
+typedef struct rr__cu_embed {
+    const int32_t *tok;                   /* [rows]                            */
+    const int32_t *pos;                   /* [rows] row of the position table  */
+    const void    *word, *type, *position; /* [V, d], [T, d], [P, d]            */
+} rr__cu_embed;
+
+cudaError_t rr__cu_layernorm(const rr__cu_norm *p, cudaStream_t stream);
+/* The same of word + type + position; p->in is not read. */
+cudaError_t rr__cu_embed_layernorm(const rr__cu_norm *p, const rr__cu_embed *e,
+                                   cudaStream_t stream);
+/* q[r, :] = in[r, :] / scale[r]: in [rows, cols] stride ld, F16 or BF16, cols a multiple of 8 */
+cudaError_t rr__cu_quantise_rows(rr__cu_type in_type, const void *in, int32_t ld, int32_t rows,
+                                 int32_t cols, rr__cu_type type, void *q, float *scale,
+                                 cudaStream_t stream);
+/* to[i, :] = from[cu[i], :], i < rows; rows of `bytes`, a multiple of 4 */
+cudaError_t rr__cu_gather_first(const void *from, void *to, const int32_t *cu, int32_t rows,
+                                int32_t bytes, cudaStream_t stream);
+
+typedef struct rr__cu_head_args {
+    rr__cu_type  type; /* of x                             */
+    int32_t      rows, d;
+    const void  *x;             /* [rows, d]                        */
+    const float *w, *b;         /* [d, d], [d]                      */
+    const float *out_w, *out_b; /* [d], [1]                         */
+    float       *t;             /* [rows, d] tanh(x w^T + b)        */
+    float       *logits;        /* [rows] t . out_w + out_b         */
+} rr__cu_head_args;
+
+cudaError_t rr__cu_head(const rr__cu_head_args *p, cudaStream_t stream);
+
+/* ---- at load (convert.cu) ------------------------------------------------------ */
+
+/* dst[i] = src[i] for n values; F32, F16, BF16 */
+cudaError_t rr__cu_convert(const void *src, rr__cu_type from, void *dst, rr__cu_type to, size_t n,
+                           cudaStream_t stream);
+/* dst[j, :] = src[j, :] / scale[j] as E4M3 or S8 */
+cudaError_t rr__cu_quantise_weight(const void *src, rr__cu_type from, int32_t rows, int32_t k,
+                                   void *dst, rr__cu_type to, float *scale, cudaStream_t stream);
+/* bound[j] = the largest |src[j, :] LN(x) + bias[j]| any x can give */
+cudaError_t rr__cu_bound_rows(const void *src, rr__cu_type from, int32_t rows, int32_t k,
+                              const float *gamma, const float *beta, const float *bias,
+                              float *bound, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

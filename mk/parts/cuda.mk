@@ -1,0 +1,32 @@
+# cuda.mk - librerank-cuda.so: kernels by nvcc for each architecture, host files by the C compiler.
+# CUDA_ARCH="80 90" builds fewer. Cards newer than all of them compile the PTX at first use.
+ifneq ($(WITH_CUDA),)
+CUDA      ?= $(abspath $(dir $(shell readlink -f $(NVCC)))/..)
+CUDA_ARCH ?= 80 86 89 90
+CUDA_SRC  := $(wildcard src/backend/cuda/*.c) $(wildcard src/backend/cuda/*.cu)
+CUDA_OBJ  := $(patsubst %,$(BUILD)/%.o,$(basename $(CUDA_SRC)))
+CUDA_CODE := $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
+             -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
+NVCCFLAGS ?= -std=c++17 -O3 -lineinfo -Xcompiler -fPIC,-fvisibility=hidden,-Wall
+
+CFLAGS_src_backend_cuda += -isystem $(CUDA)/include
+
+## make cuda            only the CUDA module, $(BUILD)/librerank-cuda.so
+cuda: $(BUILD)/librerank-cuda.so
+
+$(BUILD)/src/backend/cuda/%.o: src/backend/cuda/%.cu
+	@mkdir -p $(@D)
+	@echo "  nvcc  $<"
+	@$(NVCC) -ccbin $(CC) $(NVCCFLAGS) $(CUDA_CODE) -Iinclude -Isrc -MMD -MP -c -o $@ $<
+
+# Hopper's own instructions exist under sm_90a only.
+$(BUILD)/src/backend/cuda/sm90_%.o: CUDA_CODE := -gencode arch=compute_90a,code=sm_90a
+
+$(BUILD)/librerank-cuda.so: $(CUDA_OBJ) $(BUILD)/librerank.a
+	@echo "  link  $@"
+	@$(NVCC) -ccbin $(CC) -shared -cudart static -o $@ $(CUDA_OBJ) $(BUILD)/librerank.a \
+	    -Xlinker --exclude-libs=ALL -lpthread -ldl -lm
+
+-include $(CUDA_OBJ:.o=.d)
+endif
+.PHONY: cuda

@@ -1,0 +1,139 @@
+/* cuda.h - what the host files of the CUDA backend share: the weights of a device, an instance's
+ * memory, and how a failed call is told. Plain C; kernels.h is the door to the device.
+ *
+ *     module.c    the backend table: probe, describe
+ *     weights.c   load: the model's tensors, converted on the device, in one allocation
+ *     instance.c  open: one allocation for all activations, staging, graphs; score
+ *     forward.c   the pass, the same steps in the same order as src/backend/ref/forward.c */
+#ifndef RR_BACKEND_CUDA_CUDA_H
+#define RR_BACKEND_CUDA_CUDA_H
+
+#include "backend/backend.h"
+#include "backend/cuda/kernels.h"
+
+#include <stdatomic.h>
+
+/* A linear layer on the device. */
+typedef struct rr__cu_linear {
+    void  *w;       /* [out, in] of weights.type              */
+    float *bias;    /* [out]                                  */
+    float *w_scale; /* [out] of E4M3 and S8, else NULL        */
+} rr__cu_linear;
+
+typedef struct rr__cu_layer {
+    rr__cu_linear qkv;                                   /* [3d, d]                          */
+    rr__cu_linear o;                                     /* [d, d]                           */
+    rr__cu_linear f1;                                    /* [f, d]                           */
+    rr__cu_linear f2;                                    /* [d, f]                           */
+    float        *ln1_g, *ln1_b, *ln2_g, *ln2_b;         /* [d]                              */
+    float         ctx_scale, mid_scale;                  /* E4M3: value = scale * what is stored */
+} rr__cu_layer;
+
+typedef struct rr__cu_weights {
+    const rr__model *m;
+    rr__backend_opts opts;
+    rr__precision    precision; /* never RR__AUTO                                            */
+    rr__cu_type      act;       /* of activations: F16, BF16, F32                            */
+    rr__cu_type      type;      /* of the matrices: act, E4M3 or S8                          */
+    float            sum_scale; /* residual sums are stored times this (fp16: 1/64), so that
+                                   they do not overflow; the LayerNorm behind takes it out   */
+    int32_t          sm, sm90;  /* compute capability, 90 for 9.0; 1 = Hopper kernels         */
+    int32_t          tile_rows; /* query rows of an attention tile                            */
+    char             device_name[64];
+
+    char  *base; /* the one device allocation all below point into */
+    size_t bytes;
+    atomic_size_t instance_bytes; /* of all instances now open */
+
+    void         *tok_emb, *pos_emb, *type_emb; /* [V, d], [P, d], [T, d] of act            */
+    float        *emb_g, *emb_b;                /* [d]                                      */
+    rr__cu_layer *layer;                        /* [n_layer]                                */
+    float        *head_w, *head_b;              /* [d, d], [d]                              */
+    float        *out_w, *out_b;                /* [d], [1]                                 */
+} rr__cu_weights;
+
+/* One upload: ids, positions, offsets and tiles of a batch, packed for its shape, so that it is one
+ * copy. Exists twice, pinned on the host and on the device. */
+typedef struct rr__cu_staging {
+    int32_t     *tok, *pos; /* [n]      */
+    int32_t     *cu;        /* [s + 1]  */
+    rr__cu_tile *tile;      /* [n_tile] */
+    size_t       bytes;
+} rr__cu_staging;
+
+/* What one pass works on: a batch, or the bucket of a graph with room for many batches. */
+typedef struct rr__cu_shape {
+    int32_t n, s, n_tile;
+} rr__cu_shape;
+
+enum { RR__CU_GRAPHS = 12 };
+
+typedef struct rr__cu_instance {
+    rr__cu_weights *w;
+    cudaStream_t    stream;
+    char           *base; /* the one device allocation; letters as in kernels.h, capacity n, s */
+    size_t          bytes;
+    int32_t         chunk; /* rows the feed-forward takes at a time, so that mid fits in wide */
+
+    void  *x;           /* [n + 1, d] act: the residual stream; the spare row is for padding  */
+    void  *x8;          /* [n + 1, d] E4M3 or S8 of x, later of ctx; NULL if not quantised    */
+    float *x_scale;     /* [n + 1]                                                            */
+    void  *wide;        /* [n, 3d] qkv, its q part later ctx; or [chunk, f] mid (+ its S8)    */
+    float *mid_scale;   /* [n] S8                                                             */
+    void  *first;       /* [s, d] act: x of the first tokens, in the last layer and the head  */
+    void  *first8;      /* [s, d]                                                             */
+    float *first_scale; /* [s]                                                                */
+    void  *first_q;     /* [s, d] act: q, then ctx                                            */
+    float *head, *logits; /* [s, d], [s]                                                      */
+
+    char    *stage_dev, *stage_host; /* rr__cu_staging of the largest shape */
+    float   *logits_host;            /* [s] pinned                          */
+    int64_t *order;                  /* [s] sequences, longest first        */
+
+    int32_t n_graph;
+    struct {
+        rr__cu_shape    shape;
+        cudaGraphExec_t exec;
+    } graph[RR__CU_GRAPHS]; /* rising shape.n */
+} rr__cu_instance;
+
+/* Say which call failed and why; RR_E_NOMEM for memory, RR_E_DEVICE for all else. */
+rr_status rr__cu_fail(rr_error *err, cudaError_t e, const char *call, const char *file, int line);
+#define RR__CU_TRY(call, err)                                                                      \
+    do {                                                                                           \
+        cudaError_t e_ = (call);                                                                   \
+        if (e_ != cudaSuccess)                                                                     \
+            return rr__cu_fail(err, e_, #call, __FILE__, __LINE__);                                \
+    } while (0)
+
+/* Bytes of an element, as in rr__dtype_size. */
+size_t rr__cu_type_size(rr__cu_type type);
+
+/* module.c: is device `ordinal` there and new enough? *sm may be NULL. */
+rr_status rr__cu_device(int32_t ordinal, int32_t *sm, char name[64], rr_error *err);
+
+/* weights.c */
+rr_status rr__cu_load(const rr__model *m, const rr__backend_opts *o, void **weights, rr_error *err);
+void      rr__cu_unload(void *weights);
+
+/* instance.c */
+size_t    rr__cu_instance_bytes(const rr__cu_weights *w);
+rr_status rr__cu_open(void *weights, void **instance, rr_error *err);
+rr_status rr__cu_score(void *instance, const rr__batch *b, float *logits, rr_error *err);
+rr_status rr__cu_observe(void *instance, const rr__batch *b, float *logits, rr__observe_fn fn,
+                         void *user, rr_error *err);
+void      rr__cu_close(void *instance);
+/* The staging of a shape in memory at base. */
+rr__cu_staging rr__cu_staging_at(char *base, const rr__cu_shape *shape);
+
+/* forward.c: put a pass over the staged batch on the instance's stream; logits stay on the device.
+ * With fn it waits after each step and shows its result. */
+typedef struct rr__cu_watcher {
+    rr__observe_fn fn;
+    void          *user;
+    float         *host, *before; /* [n, max(3d, f)], [n, d] */
+} rr__cu_watcher;
+rr_status rr__cu_forward(rr__cu_instance *r, const rr__cu_shape *shape, rr__cu_watcher *watch,
+                         rr_error *err);
+
+#endif
