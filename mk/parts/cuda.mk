@@ -7,7 +7,7 @@ CUDA_SRC  := $(wildcard src/backend/cuda/*.c) $(wildcard src/backend/cuda/*.cu)
 CUDA_OBJ  := $(patsubst %,$(BUILD)/%.o,$(basename $(CUDA_SRC)))
 CUDA_CODE := $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
              -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
-NVCCFLAGS ?= -std=c++17 -O3 -lineinfo -Xcompiler -fPIC,-fvisibility=hidden,-Wall
+NVCCFLAGS ?= -std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-Wall
 
 CFLAGS_src_backend_cuda += -isystem $(CUDA)/include
 
@@ -30,3 +30,7 @@ $(BUILD)/librerank-cuda.so: $(CUDA_OBJ) $(BUILD)/librerank.a
 -include $(CUDA_OBJ:.o=.d)
 endif
 .PHONY: cuda
+
+$(BUILD)/gpu_engine: bench/gpu_engine.c $(BUILD)/librerank.a
+	@echo "  cc    $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/librerank.a $(LIB_LIBS) $(LDLIBS)

@@ -21,12 +21,12 @@ typedef struct rr__cu_linear {
 } rr__cu_linear;
 
 typedef struct rr__cu_layer {
-    rr__cu_linear qkv;                                   /* [3d, d]                          */
-    rr__cu_linear o;                                     /* [d, d]                           */
-    rr__cu_linear f1;                                    /* [f, d]                           */
-    rr__cu_linear f2;                                    /* [d, f]                           */
-    float        *ln1_g, *ln1_b, *ln2_g, *ln2_b;         /* [d]                              */
-    float         ctx_scale, mid_scale;                  /* E4M3: value = scale * what is stored */
+    rr__cu_linear qkv;                           /* [3d, d]                          */
+    rr__cu_linear o;                             /* [d, d]                           */
+    rr__cu_linear f1;                            /* [f, d]                           */
+    rr__cu_linear f2;                            /* [d, f]                           */
+    float        *ln1_g, *ln1_b, *ln2_g, *ln2_b; /* [d]                              */
+    float         ctx_scale, mid_scale;          /* E4M3: value = scale * what is stored */
 } rr__cu_layer;
 
 typedef struct rr__cu_weights {
@@ -41,8 +41,8 @@ typedef struct rr__cu_weights {
     int32_t          tile_rows; /* query rows of an attention tile                            */
     char             device_name[64];
 
-    char  *base; /* the one device allocation all below point into */
-    size_t bytes;
+    char         *base; /* the one device allocation all below point into */
+    size_t        bytes;
     atomic_size_t instance_bytes; /* of all instances now open */
 
     void         *tok_emb, *pos_emb, *type_emb; /* [V, d], [P, d], [T, d] of act            */
@@ -75,15 +75,15 @@ typedef struct rr__cu_instance {
     size_t          bytes;
     int32_t         chunk; /* rows the feed-forward takes at a time, so that mid fits in wide */
 
-    void  *x;           /* [n + 1, d] act: the residual stream; the spare row is for padding  */
-    void  *x8;          /* [n + 1, d] E4M3 or S8 of x, later of ctx; NULL if not quantised    */
-    float *x_scale;     /* [n + 1]                                                            */
-    void  *wide;        /* [n, 3d] qkv, its q part later ctx; or [chunk, f] mid (+ its S8)    */
-    float *mid_scale;   /* [n] S8                                                             */
-    void  *first;       /* [s, d] act: x of the first tokens, in the last layer and the head  */
-    void  *first8;      /* [s, d]                                                             */
-    float *first_scale; /* [s]                                                                */
-    void  *first_q;     /* [s, d] act: q, then ctx                                            */
+    void  *x;             /* [n + 1, d] act: the residual stream; the spare row is for padding  */
+    void  *x8;            /* [n + 1, d] E4M3 or S8 of x, later of ctx; NULL if not quantised    */
+    float *x_scale;       /* [n + 1]                                                            */
+    void  *wide;          /* [n, 3d] qkv, its q part later ctx; or [chunk, f] mid (+ its S8)    */
+    float *mid_scale;     /* [n] S8                                                             */
+    void  *first;         /* [s, d] act: x of the first tokens, in the last layer and the head  */
+    void  *first8;        /* [s, d]                                                             */
+    float *first_scale;   /* [s]                                                                */
+    void  *first_q;       /* [s, d] act: q, then ctx                                            */
     float *head, *logits; /* [s, d], [s]                                                      */
 
     char    *stage_dev, *stage_host; /* rr__cu_staging of the largest shape */

@@ -38,21 +38,18 @@ typedef struct rows {
 
 /* ---- observe ------------------------------------------------------------------ */
 
-static float e4m3(uint8_t v) {
-    int   exponent = v >> 3 & 15, fraction = v & 7;
-    float f = exponent ? (float)(8 + fraction) * (float)(1 << exponent) / 1024.0f
-                       : (float)fraction / 512.0f;
-
-    return v & 128 ? -f : f;
-}
-
 static float element(const void *p, rr__cu_type type, size_t i) {
     switch (type) {
-    case RR__CU_F32: return ((const float *)p)[i];
-    case RR__CU_F16: return rr__f16_to_f32(((const uint16_t *)p)[i]);
-    case RR__CU_BF16: return rr__bf16_to_f32(((const uint16_t *)p)[i]);
-    case RR__CU_E4M3: return e4m3(((const uint8_t *)p)[i]);
-    default: return ((const int8_t *)p)[i];
+    case RR__CU_F32:
+        return ((const float *)p)[i];
+    case RR__CU_F16:
+        return rr__f16_to_f32(((const uint16_t *)p)[i]);
+    case RR__CU_BF16:
+        return rr__bf16_to_f32(((const uint16_t *)p)[i]);
+    case RR__CU_E4M3:
+        return rr__e4m3_to_f32(((const uint8_t *)p)[i]);
+    default:
+        return ((const int8_t *)p)[i];
     }
 }
 
@@ -227,8 +224,8 @@ static rr_status attention_first(const pass *p, const rr__cu_layer *l, rows *ctx
 }
 
 /* x += gelu(x W1^T + b1) W2^T + b2, chunk by chunk so that mid fits in r->wide */
-static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *l, char *x,
-                              rows in, int32_t n) {
+static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *l, char *x, rows in,
+                              int32_t n) {
     rr__cu_instance  *r = p->r;
     const int32_t     d = p->w->m->d_model, f = p->w->m->d_ff;
     const rr__cu_type type = p->w->type, act = p->w->act;
@@ -238,15 +235,15 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
     for (int32_t at = 0; at < n; at += r->chunk) {
         int32_t m = n - at < r->chunk ? n - at : r->chunk;
         rows    a = {(const char *)in.data + (size_t)at * in.ld * rr__cu_type_size(type), in.ld,
-                     in.scale ? in.scale + at : NULL};
+                  in.scale ? in.scale + at : NULL};
         rows    mid = {r->wide, f, NULL};
 
         TRY(linear(p, &l->f1, 0, f, d, a, m, RR__CU_GELU, mid_type, r->wide, f, 1 / l->mid_scale));
         if (n <= r->chunk)
             TRY(show(p, layer, "ffn_mid", m, f, r->wide, f, mid_type, l->mid_scale, NULL));
         if (type == RR__CU_S8) {
-            LAUNCH(rr__cu_quantise_rows(act, r->wide, f, m, f, type, mid8, r->mid_scale,
-                                        r->stream));
+            LAUNCH(
+                rr__cu_quantise_rows(act, r->wide, f, m, f, type, mid8, r->mid_scale, r->stream));
             mid = (rows){mid8, f, r->mid_scale};
         }
         TRY(linear(p, &l->f2, 0, d, f, mid, m, RR__CU_RESIDUAL, act,
@@ -280,7 +277,7 @@ static rr_status encoder_layer(const pass *p, int32_t layer) {
     const rr__cu_layer *l = &p->w->layer[layer];
     const int32_t       n = p->shape.n, d = p->w->m->d_model;
     const rr__cu_type   act = p->w->act;
-    rows                ctx;
+    rows                ctx = {0};
 
     TRY(linear(p, &l->qkv, 0, 3 * d, d, normalised(p, r->x, r->x8, r->x_scale), n, RR__CU_BIAS, act,
                r->wide, 3 * d, 1));
@@ -299,7 +296,7 @@ static rr_status last_layer(const pass *p, int32_t layer) {
     const rr__cu_layer *l = &p->w->layer[layer];
     const int32_t       n = p->shape.n, s = p->shape.s, d = p->w->m->d_model;
     const rr__cu_type   act = p->w->act;
-    rows                ctx;
+    rows                ctx = {0};
 
     TRY(linear(p, &l->qkv, d, 2 * d, d, normalised(p, r->x, r->x8, r->x_scale), n, RR__CU_BIAS, act,
                (char *)r->wide + (size_t)d * rr__cu_type_size(act), 3 * d, 1));

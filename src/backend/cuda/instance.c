@@ -48,11 +48,11 @@ static void *place(char *base, size_t *used, size_t bytes) {
 /* Set the pointers of r into base, or only add up the bytes if base is NULL. */
 static size_t plan(rr__cu_instance *r, const rr__cu_weights *w, char *base) {
     const rr__cu_shape c = capacity(w);
-    const size_t n = (size_t)c.n, s = (size_t)c.s, e = rr__cu_type_size(w->act);
-    const size_t d = (size_t)w->m->d_model, f = (size_t)w->m->d_ff;
-    const int    quantised = w->type == RR__CU_E4M3 || w->type == RR__CU_S8;
-    const size_t mid = f * (w->type == RR__CU_E4M3 ? 1 : w->type == RR__CU_S8 ? e + 1 : e);
-    size_t       wide = n * 3 * d * e, used = 0;
+    const size_t       n = (size_t)c.n, s = (size_t)c.s, e = rr__cu_type_size(w->act);
+    const size_t       d = (size_t)w->m->d_model, f = (size_t)w->m->d_ff;
+    const int          quantised = w->type == RR__CU_E4M3 || w->type == RR__CU_S8;
+    const size_t       mid = f * (w->type == RR__CU_E4M3 ? 1 : w->type == RR__CU_S8 ? e + 1 : e);
+    size_t             wide = n * 3 * d * e, used = 0;
 
     if (wide < 128 * mid)
         wide = 128 * mid;
@@ -142,9 +142,8 @@ static rr_status enqueue(rr__cu_instance *r, const rr__cu_shape *shape, rr__cu_w
                          rr_error *err) {
     rr_status s;
 
-    RR__CU_TRY(cudaMemcpyAsync(r->stage_dev, r->stage_host,
-                               rr__cu_staging_at(NULL, shape).bytes, cudaMemcpyHostToDevice,
-                               r->stream),
+    RR__CU_TRY(cudaMemcpyAsync(r->stage_dev, r->stage_host, rr__cu_staging_at(NULL, shape).bytes,
+                               cudaMemcpyHostToDevice, r->stream),
                err);
     s = rr__cu_forward(r, shape, watch, err);
     if (s != RR_OK)

@@ -73,10 +73,10 @@ typedef struct rr__cu_attention {
     rr__cu_type        type;     /* of qkv: F16, BF16 or F32                                    */
     rr__cu_type        out_type; /* of ctx: the same, or E4M3                                   */
     int32_t            n_head, head_dim, n_tile;
-    const void        *qkv;       /* [n, 3d] packed: q of all heads, then k, then v             */
-    const int32_t     *cu;        /* [s + 1]                                                    */
-    const rr__cu_tile *tile;      /* [n_tile]                                                   */
-    void              *ctx;       /* [n, d] stride ld_ctx; may be the q part of qkv (in place)  */
+    const void        *qkv;  /* [n, 3d] packed: q of all heads, then k, then v             */
+    const int32_t     *cu;   /* [s + 1]                                                    */
+    const rr__cu_tile *tile; /* [n_tile]                                                   */
+    void              *ctx;  /* [n, d] stride ld_ctx; may be the q part of qkv (in place)  */
     int32_t            ld_ctx;
     float              out_scale; /* ctx is multiplied by this before rounding (E4M3), else 1   */
 } rr__cu_attention;
@@ -97,7 +97,7 @@ cudaError_t rr__cu_attention_first(const rr__cu_attention *a, const void *q, cud
 
 /* ---- rows: embedding, LayerNorm, quantisation, head (rows.cu) ----------------- */
 
-#define RR__CU_MAX_WIDTH 1024       /* widest d_model a LayerNorm holds in registers  */
+#define RR__CU_MAX_WIDTH 1024      /* widest d_model a LayerNorm holds in registers  */
 #define RR__CU_TYPE1     INT32_MIN /* set in pos[t] where token t has token type 1   */
 
 typedef struct rr__cu_norm {
@@ -113,8 +113,8 @@ typedef struct rr__cu_norm {
 } rr__cu_norm;
 
 typedef struct rr__cu_embed {
-    const int32_t *tok;                   /* [rows]                            */
-    const int32_t *pos;                   /* [rows] row of the position table  */
+    const int32_t *tok;                    /* [rows]                            */
+    const int32_t *pos;                    /* [rows] row of the position table  */
     const void    *word, *type, *position; /* [V, d], [T, d], [P, d]            */
 } rr__cu_embed;
 

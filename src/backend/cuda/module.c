@@ -66,7 +66,7 @@ static void describe(const void *weights, rr__backend_info *out) {
              (int)w->opts.device);
 }
 
-extern const rr__backend rr__backend_cuda;
+extern const rr__backend                                 rr__backend_cuda;
 __attribute__((visibility("default"))) const rr__backend rr__backend_cuda = {
     .abi = RR__BACKEND_ABI,
     .name = "cuda",

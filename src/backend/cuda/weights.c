@@ -50,8 +50,8 @@ static rr_status upload(loader *l, const rr__tensor *t, void *dst, rr__cu_type t
         RR__CU_TRY(cudaMemcpy(l->scratch, (const char *)t->data + at * size, part * size,
                               cudaMemcpyHostToDevice),
                    l->err);
-        RR__CU_TRY(rr__cu_convert(l->scratch, type_of(t),
-                                  (char *)dst + at * rr__cu_type_size(type), type, part, NULL),
+        RR__CU_TRY(rr__cu_convert(l->scratch, type_of(t), (char *)dst + at * rr__cu_type_size(type),
+                                  type, part, NULL),
                    l->err);
     }
     return RR_OK;
@@ -220,11 +220,21 @@ static rr_status check_model(const rr__model *m, rr_error *err) {
 static rr_status set_precision(rr__cu_weights *w, rr_error *err) {
     w->precision = w->opts.precision == RR__AUTO ? RR__FP16 : w->opts.precision;
     switch (w->precision) {
-    case RR__FP32: w->act = w->type = RR__CU_F32; break;
-    case RR__BF16: w->act = w->type = RR__CU_BF16; break;
-    case RR__FP16: w->act = w->type = RR__CU_F16; break;
-    case RR__INT8: w->act = RR__CU_F16, w->type = RR__CU_S8; break;
-    default: w->act = RR__CU_F16, w->type = RR__CU_E4M3; break;
+    case RR__FP32:
+        w->act = w->type = RR__CU_F32;
+        break;
+    case RR__BF16:
+        w->act = w->type = RR__CU_BF16;
+        break;
+    case RR__FP16:
+        w->act = w->type = RR__CU_F16;
+        break;
+    case RR__INT8:
+        w->act = RR__CU_F16, w->type = RR__CU_S8;
+        break;
+    default:
+        w->act = RR__CU_F16, w->type = RR__CU_E4M3;
+        break;
     }
     w->sum_scale = w->act == RR__CU_F16 ? 1.0f / 64 : 1;
     if (w->type == RR__CU_E4M3 && w->sm < 89)
@@ -260,9 +270,9 @@ static rr_status fill(rr__cu_weights *w, rr_error *err) {
     RR__CU_TRY(cudaMalloc((void **)&w->base, l.used), err);
     w->bytes = l.used;
     l.base = w->base;
-    RR__CU_TRY(cudaMalloc((void **)&l.scratch,
-                          SCRATCH + (size_t)(m->d_ff + m->d_model) * sizeof(float)),
-               err);
+    RR__CU_TRY(
+        cudaMalloc((void **)&l.scratch, SCRATCH + (size_t)(m->d_ff + m->d_model) * sizeof(float)),
+        err);
     l.bound = (float *)(l.scratch + SCRATCH);
     s = walk(&l);
     if (s == RR_OK && cudaDeviceSynchronize() != cudaSuccess)
