@@ -20,7 +20,7 @@ void rr__cost_init(rr__cost *k) {
  * positive range. */
 static int solve(const rr__cost_sums *s, int mask, double theta[3]) {
     double m[3][4];
-    int    at[3], n = 0;
+    int    at[3] = {0}, n = 0;
 
     for (int i = 0; i < 3; i++) {
         theta[i] = 0;

@@ -225,12 +225,6 @@ void rr__queue_remove(rr__queue *q, rr__task *t) {
     t->left = 0;
 }
 
-/* The earliest this task could finish is after a batch of its own. */
-static int hopeless(const rr__queue *q, const rr__task *t, int64_t now_us) {
-    return t->deadline_us &&
-           (double)(t->deadline_us - now_us) < rr__cost_batch(q->cost, t->tokens, t->sumsq);
-}
-
 rr__task *rr__queue_expired(rr__queue *q, int64_t now_us) {
     int64_t   next = INT64_MAX;
     rr__task *lost = q->lost;
@@ -257,13 +251,20 @@ rr__task *rr__queue_expired(rr__queue *q, int64_t now_us) {
 
 /* ---- batches ------------------------------------------------------------ */
 
-/* How long a batch should take: so long that its start is cheap, but no longer; less where several
- * devices could share what is queued. */
-static double batch_limit(const rr__queue *q, int32_t n_idle) {
-    double limit = q->cost->a / q->o.waste, share;
+/* How long a batch should take while so many jobs are queued: so long that its start is cheap, but
+ * not longer, because those that come next wait for it. */
+static double long_enough(const rr__queue *q, size_t jobs) {
+    double us = q->cost->a / q->o.waste;
 
-    if (limit < q->o.min_us)
-        limit = q->o.min_us;
+    if (us < q->o.min_us)
+        us = q->o.min_us;
+    return q->o.crowd > 0 ? us * (1 + (double)jobs / q->o.crowd) : us;
+}
+
+/* The same, or less where several idle devices can share what is queued. */
+static double batch_limit(const rr__queue *q, int32_t n_idle) {
+    double limit = long_enough(q, q->n), share;
+
     if (n_idle > 1) {
         share = q->cost->a + rr__cost_marginal(q->cost, q->tokens, q->sumsq) / n_idle;
         if (share < SPLIT * q->cost->a)
@@ -276,9 +277,24 @@ static double batch_limit(const rr__queue *q, int32_t n_idle) {
 
 double rr__queue_drain_us(const rr__queue *q, double tokens, double sumsq) {
     double us = rr__cost_marginal(q->cost, tokens, sumsq);
-    double most = batch_limit(q, 1) - q->cost->a;
+    double most = long_enough(q, 0) - q->cost->a;
 
     return us + q->cost->a * (most > 0 && us > most ? us / most : us > 0);
+}
+
+/* What is queued may go first, but no more of it than even sharing would allow: as much as t itself
+ * for each job. With precedence t waits for nobody, without it for all. */
+double rr__queue_until_us(const rr__queue *q, double tokens, double sumsq, int64_t jobs,
+                          const rr__task *t) {
+    double ahead = rr__cost_marginal(q->cost, tokens, sumsq);
+    double own = rr__cost_marginal(q->cost, t->tokens, t->sumsq);
+    double most = own * (double)jobs, length = long_enough(q, (size_t)jobs);
+
+    if (t->priority < 0)
+        ahead = 0;
+    else if (t->priority == 0 && most < ahead && q->o.order == RR__ORDER_FAIR)
+        ahead = most;
+    return (ahead + own) * (1 + q->cost->a / length) + q->cost->a;
 }
 
 int64_t rr__queue_due(const rr__queue *q, int64_t now_us, int64_t busy_until_us) {
@@ -340,6 +356,16 @@ static int last_group(const rr__task *t) {
     while (next[g] == end[g])
         g--;
     return g;
+}
+
+/* It would finish with the batch that it goes into, and that is as long as there is work for it. */
+static int hopeless(const rr__queue *q, const rr__task *t, int64_t now_us) {
+    double us = rr__cost_batch(q->cost, q->tokens, q->sumsq), limit = long_enough(q, q->n);
+    double own = rr__cost_batch(q->cost, t->tokens, t->sumsq);
+
+    if (us > limit)
+        us = limit;
+    return t->deadline_us && (double)(t->deadline_us - now_us) < (own > us ? own : us);
 }
 
 /* Take out the tasks at the head that could not finish in time if they ran now. */

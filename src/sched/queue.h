@@ -43,12 +43,14 @@ typedef enum rr__order {
 } rr__order;
 
 typedef struct rr__queue_opts {
-    int32_t   max_tokens, max_seqs; /* of a batch                                                */
+    int32_t   max_tokens, max_seqs; /* of a batch */
     int32_t   padded;
-    int64_t   wait_us; /* an idle device waits this long for a fuller batch           */
-    int64_t   lead_us; /* pack this long before a busy device is predicted to finish  */
-    double    waste;   /* a batch is long enough when its start is this share of it   */
-    double    min_us;  /* and never shorter than this, if there is work               */
+    int64_t   wait_us; /* an idle device waits this long for a fuller batch               */
+    int64_t   lead_us; /* pack this long before a busy device is predicted to finish      */
+    double    waste;   /* a batch is long enough when its start is this share of it ...   */
+    double    min_us;  /* ... and it takes this long;                                     */
+    double    crowd;   /* twice that with so many jobs queued, and so on: the more there
+                          are, the more throughput is worth to all of them; 0 = never     */
     rr__order order;
 } rr__queue_opts;
 
@@ -112,7 +114,11 @@ int64_t rr__queue_due(const rr__queue *q, int64_t now_us, int64_t busy_until_us)
  * Tasks that come up too late for their deadline are put aside for rr__queue_expired. */
 int rr__queue_pack(rr__queue *q, int32_t n_idle, int64_t now_us, rr__pack *out);
 
-/* Predicted us to run queued work, in batches. */
+/* Predictions for work that is admitted but may not be queued yet; they read only q->o and q->cost.
+ * us to run so much of it in batches: */
 double rr__queue_drain_us(const rr__queue *q, double tokens, double sumsq);
+/* us of device time until t is done, if it comes behind so much work of so many jobs: */
+double rr__queue_until_us(const rr__queue *q, double tokens, double sumsq, int64_t jobs,
+                          const rr__task *t);
 
 #endif

@@ -15,6 +15,7 @@ enum {
 /* Policy, chosen in bench/sched: docs/SCHEDULING.md. */
 #define WASTE   0.05
 #define MIN_US  2000
+#define CROWD   16
 #define LEAD_US 300
 
 void rr__sched_wake_packer(rr__sched *s) {
@@ -59,11 +60,6 @@ double rr__sched_in_flight_us(const rr__sched *s, int64_t now_us) {
             us += r->next->pack.us;
     }
     return us;
-}
-
-static double backlog_us(const rr__sched *s, double tokens, double sumsq) {
-    return (rr__sched_in_flight_us(s, rr_now_us()) + rr__queue_drain_us(&s->queue, tokens, sumsq)) /
-           n_working(s);
 }
 
 /* ---- open and close ----------------------------------------------------- */
@@ -181,6 +177,7 @@ rr_status rr__sched_open(const rr__sched_opts *o, rr__sched **out, rr_error *err
                         .wait_us = o->max_wait_us,
                         .lead_us = LEAD_US,
                         .waste = WASTE,
+                        .crowd = CROWD,
                         .min_us = o->min_us > 0 ? o->min_us : MIN_US};
     rr__sched     *s = calloc(1, sizeof *s);
     int32_t        started = 0;
@@ -268,18 +265,12 @@ rr_status rr__sched_admits(rr__sched *s, int64_t tokens, rr_error *err) {
     return status;
 }
 
-/* Predicted us until w is done. What is queued may go first, but no more of it than even sharing
- * would allow: as much as w itself for each job. A job with precedence waits for the device only. */
+/* Predicted us until w would be done. */
 static double predict(const rr__sched *s, const rr__work *w) {
-    double ahead = rr__cost_marginal(&s->cost, s->queued_tokens, s->queued_sumsq);
-    double own = rr__cost_marginal(&s->cost, w->task.tokens, w->task.sumsq);
-    double most = own * (double)s->queued_jobs;
-
-    if (w->task.priority < 0)
-        ahead = 0;
-    else if (w->task.priority == 0 && most < ahead)
-        ahead = most;
-    return (rr__sched_in_flight_us(s, rr_now_us()) + ahead) / n_working(s) + s->cost.a + own;
+    return (rr__sched_in_flight_us(s, rr_now_us()) + rr__queue_until_us(&s->queue, s->queued_tokens,
+                                                                        s->queued_sumsq,
+                                                                        s->queued_jobs, &w->task)) /
+           n_working(s);
 }
 
 rr_status rr__sched_submit(rr__sched *s, rr__work *w, rr_error *err) {
@@ -408,7 +399,9 @@ int64_t rr__sched_backlog_us(rr__sched *s) {
     double us;
 
     pthread_mutex_lock(&s->lock);
-    us = backlog_us(s, s->queued_tokens, s->queued_sumsq);
+    us = (rr__sched_in_flight_us(s, rr_now_us()) +
+          rr__queue_drain_us(&s->queue, s->queued_tokens, s->queued_sumsq)) /
+         n_working(s);
     pthread_mutex_unlock(&s->lock);
     return (int64_t)us;
 }
