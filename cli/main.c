@@ -15,6 +15,8 @@ static const struct {
     {"info", cmd_info, "the model, and what runs here and why not"},
     {"bench", cmd_bench, "time requests, several precisions side by side"},
     {"eval", cmd_eval, "ranking quality on BEIR folders, two precisions compared"},
+    {"calibrate", cmd_calibrate, "activation scales for 8-bit engines from your own pairs"},
+    {"compare", cmd_compare, "where two precisions or backends part, layer by layer"},
 #ifdef RR_WITH_ONNX
     {"export", cmd_export, "write a model as ONNX with dynamic axes"},
     {"check", cmd_check, "say what is wrong with an ONNX file"},

@@ -1,0 +1,207 @@
+/* calibrate.c - rerank calibrate: activation scales from the user's own pairs. */
+#include "cli.h"
+#include "lines.h"
+#include "watch.h"
+
+#include "quant/quant.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char summary[] =
+    "Runs pairs through the model in fp32, keeps a histogram of every matrix product's input, and\n"
+    "writes the thresholds at which an 8-bit engine should clip. The file is read by\n"
+    "--calibration of every command and by rerank export.";
+
+static const char epilog[] =
+    "Methods: max, percentile (--percentile, default 99.99), entropy (KL divergence), mse.\n"
+    "--smooth A moves outlier channels of the inputs into the weights (SmoothQuant, 0.5 is "
+    "usual).\n"
+    "--keep K leaves the K products with the most quantization noise in the base precision.\n"
+    "Example:\n"
+    "  rerank calibrate --pairs pairs.jsonl -n 256 --method mse -o mini.cal.json\n";
+
+typedef struct calibrate {
+    const char      *pairs, *output, *method, *format;
+    int64_t          n, keep;
+    double           percentile, smooth;
+    cli_common       common;
+    rr__collector   *collector;
+    rr__calibration *cal;
+    rr_status        status; /* of the callback */
+    rr_error        *err;
+} calibrate;
+
+static void collect(void *user, const rr__activation *a) {
+    calibrate *c = user;
+
+    if (!c->status)
+        c->status = rr__collector_add(c->collector, a->name, a->rows, a->cols, a->data, c->err);
+}
+
+/* One pass over all pairs. */
+static rr_status show_all(calibrate *c, watch *w, const watch_pairs *p, int32_t max_tokens,
+                          const char *what, rr_error *err) {
+    int32_t  *cu = malloc(((size_t)p->n + 1) * sizeof *cu);
+    float    *logits = malloc((size_t)p->n * sizeof *logits);
+    rr_status s = cu && logits ? RR_OK : rr__fail(err, RR_E_NOMEM, "%d pairs", (int)p->n);
+
+    for (int32_t i = 0; i < p->n && !s;) {
+        rr__batch b = watch_batch(p, i, max_tokens, cu);
+
+        s = w->backend->observe(w->instance, &b, logits, collect, c, err);
+        if (!s)
+            s = c->status;
+        i += b.n_seq;
+        cli_progress(what, (uint64_t)i, (uint64_t)p->n, 0);
+    }
+    cli_progress(what, 1, 1, 1);
+    free(cu);
+    free(logits);
+    return s;
+}
+
+/* Noise of a product's input: quantization error over signal, both mean squares. */
+static double noise(const rr__product_stats *p, rr__quant_format format, float amax) {
+    double signal = 0;
+
+    for (int i = 0; i < RR__QUANT_BINS; i++) {
+        double v = (i + 0.5) * p->hist.width;
+
+        signal += (double)p->hist.bin[i] * v * v;
+    }
+    return signal > 0 ? rr__hist_error(&p->hist, format, amax) * (double)p->hist.count / signal : 0;
+}
+
+static void keep_worst(rr__calibration *cal, int64_t k) {
+    for (; k > 0; k--) {
+        rr__calibrated *worst = NULL;
+
+        for (size_t i = 0; i < cal->n; i++) {
+            rr__calibrated *p = &cal->product[i];
+
+            if (!p->keep_float && (!worst || p->sensitivity > worst->sensitivity))
+                worst = p;
+        }
+        if (!worst)
+            return;
+        worst->keep_float = 1;
+    }
+}
+
+static void print_table(const rr__calibration *cal) {
+    printf("%-10s %10s %10s %8s %12s\n", "product", "max", "threshold", "kept", "noise/signal");
+    for (size_t i = 0; i < cal->n; i++) {
+        const rr__calibrated *p = &cal->product[i];
+
+        printf("%-10s %10.4g %10.4g %7.1f%% %12.3g%s\n", p->name, (double)p->max, (double)p->amax,
+               100.0 * (double)(p->amax / p->max), p->sensitivity,
+               p->keep_float ? "   kept in float" : "");
+    }
+}
+
+static rr_status finish(calibrate *c, const rr__model *m, const rr__quant_opts *o,
+                        const watch_pairs *p, rr_error *err) {
+    rr_status s = rr__calibrate(c->collector, o, &c->cal, err);
+
+    if (s)
+        return s;
+    for (size_t i = 0; i < c->cal->n; i++) {
+        rr__calibrated *q = &c->cal->product[i];
+
+        q->sensitivity = noise(rr__collector_at(c->collector, i), o->format, q->amax);
+    }
+    keep_worst(c->cal, c->keep);
+    c->cal->n_pair = p->n;
+    c->cal->n_token = p->cu[p->n];
+    snprintf(c->cal->model, sizeof c->cal->model, "%s", m->dir);
+    print_table(c->cal);
+    return rr__calibration_write(c->cal, c->output, err);
+}
+
+static rr_status run(calibrate *c, const rr__quant_opts *o, rr_error *err) {
+    const char *dir = cli_model_dir(&c->common);
+    int32_t    max_tokens = c->common.max_batch_tokens ? (int32_t)c->common.max_batch_tokens : 4096;
+    rr__model *m = NULL;
+    rr__tokenizer *t = NULL;
+    watch          w = {.model = NULL};
+    watch_pairs    pairs = {.n = 0};
+    rr__pair_opts  policy = {.max_query = (int32_t)c->common.max_query};
+    rr_engine_opts e;
+    rr_status      s = cli_engine_opts(&c->common, &e, err);
+
+    if (!s)
+        s = rr__model_open(dir, &m, err);
+    if (!s)
+        s = rr__tokenizer_open(dir, &t, err);
+    if (!s) {
+        policy.max_length = e.max_length ? e.max_length : 512;
+        policy.max_length = policy.max_length < m->max_length ? policy.max_length : m->max_length;
+        policy.truncation = e.truncation;
+        policy.side = e.side;
+        s = watch_read(&pairs, t, c->pairs, &policy, (int32_t)c->n, err);
+    }
+    max_tokens = pairs.max_len > max_tokens ? pairs.max_len : max_tokens;
+    if (!s)
+        s = watch_open(&w, m, c->common.backend, &c->common, max_tokens, pairs.n, err);
+    if (!s)
+        s = rr__collector_open(m, &c->collector, err);
+    if (!s)
+        s = show_all(c, &w, &pairs, max_tokens, "calibrating", err);
+    if (!s && c->smooth > 0) {
+        s = rr__collector_smooth(c->collector, m, c->smooth, err);
+        if (!s)
+            s = show_all(c, &w, &pairs, max_tokens, "smoothing", err);
+    }
+    if (!s)
+        s = finish(c, m, o, &pairs, err);
+    rr__calibration_free(c->cal);
+    rr__collector_close(c->collector);
+    watch_close(&w);
+    watch_pairs_free(&pairs);
+    rr__tokenizer_close(t);
+    rr__model_close(m);
+    return s;
+}
+
+int cmd_calibrate(int argc, char **argv) {
+    rr_error       err = {0};
+    calibrate      c = {.n = 256, .method = "mse", .format = "int8", .err = &err};
+    rr__quant_opts o = {0};
+    const cli_flag flags[] = {
+        {"pairs", 0, CLI_TEXT, &c.pairs, "FILE",
+         "{\"query\", \"document\"} lines; - is standard input", 0, 0},
+        {"output", 'o', CLI_TEXT, &c.output, "FILE", "the calibration file", 0, 0},
+        {"n", 'n', CLI_INT, &c.n, "N", "pairs taken (default 256)", 1, 1e7},
+        {"format", 0, CLI_TEXT, &c.format, "F", "int8 (default) or fp8", 0, 0},
+        {"method", 0, CLI_TEXT, &c.method, "M", "max, percentile, entropy, mse (default)", 0, 0},
+        {"percentile", 0, CLI_REAL, &c.percentile, "P",
+         "for that method, in percent (default 99.99)", 50, 100},
+        {"smooth", 0, CLI_REAL, &c.smooth, "A", "SmoothQuant exponent, 0 to 1 (default 0: none)", 0,
+         0.999},
+        {"keep", 0, CLI_INT, &c.keep, "K", "products left in the base precision (default 0)", 0,
+         1e6},
+    };
+    const cli_command command = {"calibrate", "--pairs FILE -o FILE [options]", summary,
+                                 flags,       sizeof flags / sizeof flags[0],   &c.common,
+                                 epilog};
+    cli_rest          rest;
+    int               code = cli_parse(&command, argc, argv, &rest);
+
+    if (code >= 0)
+        return code;
+    if (rest.n || !c.pairs || !c.output)
+        return cli_fail("calibrate", EXIT_USAGE,
+                        "--pairs and -o are needed; see rerank calibrate --help");
+    o.method = rr__quant_method_parse(c.method);
+    o.percentile = c.percentile;
+    o.format = strcmp(c.format, "fp8") == 0 ? RR__QUANT_FP8 : RR__QUANT_INT8;
+    if (o.method == RR__QUANT_N_METHOD)
+        return cli_fail("calibrate", EXIT_USAGE,
+                        "--method \"%s\" is none of max, percentile, entropy, mse", c.method);
+    if (strcmp(c.format, rr__quant_format_name(o.format)) != 0)
+        return cli_fail("calibrate", EXIT_USAGE, "--format \"%s\" is neither int8 nor fp8",
+                        c.format);
+    return run(&c, &o, &err) ? cli_fail("calibrate", EXIT_FAILED, "%s", err.text) : EXIT_OK;
+}
