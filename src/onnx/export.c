@@ -74,9 +74,11 @@ static const rr__onnx_scale *scale_of(const exporter *x, const char *product) {
 }
 
 /* in -> Q -> DQ with one calibrated scale. */
-static const char *fake_quantize(exporter *x, const char *in, const char *product, float scale,
-                                 const char *zero) {
+static const char *fake_quantize(exporter *x, const char *in, const char *product, float scale) {
     rr__graph  *g = x->g;
+    const char *zero =
+        rr__graph_zeros(g, rr__graph_name(g, "%s.in_zero", product),
+                        x->o->quant == RR__ONNX_INT8 ? ONNX_INT8 : ONNX_FLOAT8E4M3FN, 0);
     const char *s =
         rr__graph_floats(g, rr__graph_name(g, "%s.in_scale", product), x->type, &scale, 1, 0);
     const char *q =
@@ -118,7 +120,7 @@ static const char *linear(exporter *x, int layer, const char *product, const cha
     for (int i = 0; i < n_src; i++)
         rec->src[i] = w[i];
     if (quantized) {
-        const char *zero = int8 ? "zero_int8" : "zero_fp8", *sname, *zname, *smooth;
+        const char *sname, *zname, *smooth;
         float      *scale = channel_scales(x, w, n_src, dims[1], dims[0], s->smooth, limit);
         int64_t     n = dims[1];
 
@@ -136,7 +138,7 @@ static const char *linear(exporter *x, int layer, const char *product, const cha
                 rr__graph_floats(g, smooth, x->type, inv, (size_t)dims[0], 1);
             in = rr__graph_op(g, "Mul", rr__graph_name(g, "%s.in_smooth", p), in, smooth, NULL);
         }
-        in = fake_quantize(x, in, p, s->amax / limit, zero);
+        in = fake_quantize(x, in, p, s->amax / limit);
         sname = rr__graph_floats(g, rr__graph_name(g, "%s.weight_scale", p), x->type, scale,
                                  (size_t)n, 1);
         zname = rr__graph_zeros(g, rr__graph_name(g, "%s.weight_zero", p),
@@ -358,10 +360,6 @@ static void constants(exporter *x) {
         x->one = constant(x, "one", 1);
         x->sqrt2 = constant(x, "sqrt2", 1.41421356237f);
     }
-    if (x->o->quant == RR__ONNX_INT8)
-        rr__graph_zeros(g, "zero_int8", ONNX_INT8, 0);
-    if (x->o->quant == RR__ONNX_FP8)
-        rr__graph_zeros(g, "zero_fp8", ONNX_FLOAT8E4M3FN, 0);
 }
 
 static void interface(exporter *x) {
@@ -397,8 +395,9 @@ static rr_status check_opts(const rr__model *m, const rr__onnx_opts *o, int32_t 
     if (opset < RR__ONNX_OPSET_MIN || opset > RR__ONNX_OPSET_MAX)
         return rr__fail(err, RR_E_ARG, "opset %d: this exporter writes %d to %d", (int)opset,
                         RR__ONNX_OPSET_MIN, RR__ONNX_OPSET_MAX);
-    if (o->quant == RR__ONNX_FP8 && opset < 19)
-        return rr__fail(err, RR_E_ARG, "fp8 needs opset 19 or later, not %d", (int)opset);
+    if (o->quant == RR__ONNX_FP8 && opset < RR__ONNX_OPSET_FP8)
+        return rr__fail(err, RR_E_ARG, "fp8 needs opset %d or later, not %d", RR__ONNX_OPSET_FP8,
+                        (int)opset);
     if (o->quant != RR__ONNX_FLOAT && !o->n_scale)
         return rr__fail(err, RR_E_ARG, "int8 and fp8 need a calibration file: rerank calibrate");
     if (m->pos_offset != 0 && m->pos_offset != m->pad_id + 1)
@@ -414,7 +413,9 @@ rr_status rr__onnx_export(const rr__model *m, const rr__onnx_opts *o, const char
     static const char *const quant_name[] = {"float", "int8", "fp8"};
     rr__graph                g;
     exporter                 x = {.g = &g, .m = m, .o = o, .type = onnx_type[o->dtype], .err = err};
-    int32_t                  opset = o->opset ? o->opset : RR__ONNX_OPSET_DEFAULT;
+    int32_t                  opset = o->opset                   ? o->opset
+                                     : o->quant == RR__ONNX_FP8 ? RR__ONNX_OPSET_FP8
+                                                                : RR__ONNX_OPSET_DEFAULT;
     const char              *y;
     rr_status                s = check_opts(m, o, opset, err);
 

@@ -7,7 +7,12 @@
 
 #include "model/model.h"
 
-enum { RR__ONNX_OPSET_MIN = 13, RR__ONNX_OPSET_DEFAULT = 17, RR__ONNX_OPSET_MAX = 23 };
+enum {
+    RR__ONNX_OPSET_MIN = 13,
+    RR__ONNX_OPSET_DEFAULT = 17,
+    RR__ONNX_OPSET_FP8 = 19, /* first with float8 types, and the default for fp8 */
+    RR__ONNX_OPSET_MAX = 23
+};
 
 /* How the inputs of the matrix products are quantized (Q/DQ pairs around them). */
 typedef enum rr__onnx_quant { RR__ONNX_FLOAT, RR__ONNX_INT8, RR__ONNX_FP8 } rr__onnx_quant;

@@ -5,6 +5,8 @@ The truth files (written by tools/oracle.py with transformers) hold ids and fp32
 import json
 import os
 import subprocess
+import sys
+import xml.etree.ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +164,54 @@ def test_24x1024_equals_ref(tmp_path):
     want = np.array([float(x) for x in out.split()])
     assert np.ptp(want) > 0.05  # the random model does tell its inputs apart
     assert np.abs(got - want).max() < 1e-4
+
+
+def calibrate(tmp_path, *flags):
+    """A calibration of the embedded model from a few short pairs, by the reference backend."""
+    pairs = tmp_path / "pairs.jsonl"
+    texts = ["Paris is the capital of France.", "法国的首都是巴黎。", "El Sena es un río.", "Der Hund schläft."]
+    pairs.write_text("".join(json.dumps({"query": "capital of France", "document": t}) + "\n" for t in texts))
+    path = tmp_path / "cal.json"
+    subprocess.run([RERANK, "calibrate", "--backend", "ref", "--pairs", pairs, "-o", path, *flags], check=True,
+                   stdout=subprocess.DEVNULL)
+    return path
+
+
+@pytest.mark.parametrize("precision,flags,limit", [
+    ("int8", ["--smooth", "0.7"], 1.5), ("int8", ["--smooth", "0.7", "--keep", "30"], 1.0), ("fp8", ["--format", "fp8"], 1.5)])
+def test_quantized_export_runs(tmp_path, precision, flags, limit):
+    path = tmp_path / "q.onnx"
+    cal = calibrate(tmp_path, *flags)
+    export(ROOT / "models/mini", path, "--precision", precision, "--calibration", cal)
+    onnx.checker.check_model(str(path), full_check=True)
+    seqs, segs, want = truth("mini-truth.safetensors")
+    got = run(session(path), seqs[:8], segs[:8], 1, 1)
+    errors = np.abs(got - want[:8])
+    assert 1e-6 < errors.max() < limit  # it is quantized, and still the same model
+    kinds = [n.op_type for n in onnx.load(str(path)).graph.node]
+    kept = 30 if "--keep" in flags else 0
+    assert kinds.count("QuantizeLinear") == 48 - kept and kinds.count("DequantizeLinear") == 2 * (48 - kept)
+
+
+def test_compare_with_onnx_runtime(tmp_path):
+    """The documented way: dump ids, observe with ONNX Runtime, compare; a spoilt tensor is named."""
+    pairs, ids, out = tmp_path / "p.jsonl", tmp_path / "ids.txt", tmp_path / "o.safetensors"
+    pairs.write_text('{"query": "capital of France", "document": "Paris is the capital."}\n{"query": "a", "document": "b"}\n')
+    export(ROOT / "models/mini", tmp_path / "m.onnx", "--all-outputs")
+    compare = [RERANK, "compare", "-m", ROOT / "models/mini", "--pairs", pairs, "--json"]
+    subprocess.run([*compare, "--b", "ref", "--dump-ids", ids], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, ROOT / "tools/ort_observe.py", tmp_path / "m.onnx", ids, out], check=True)
+    svg = tmp_path / "depth.svg"
+    done = subprocess.run([*compare, "--b", f"file:{out}", "--svg", svg], capture_output=True, text=True)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["first_past"] is None
+    assert len(report["activations"]) == 1 + 7 * 12 + 2 and max(a["relative_l2"] for a in report["activations"]) < 1e-4
+    xml.etree.ElementTree.parse(svg)
+    tensors = load_file(out)
+    tensors["7.ffn_mid"][3, 100] += 5
+    save_file(tensors, out)
+    done = subprocess.run([*compare, "--b", f"file:{out}"], capture_output=True, text=True)
+    report = json.loads(done.stdout)
+    assert done.returncode == 1 and report["first_past"] == "7.ffn_mid"
+    worst = next(a for a in report["activations"] if a["name"] == "7.ffn_mid")
+    assert (worst["worst_pair"], worst["worst_position"]) == (0, 3) and abs(worst["max_abs"] - 5) < 1e-3
