@@ -47,7 +47,7 @@ def trace(rate, seconds, texts, seed, fixed):
         n = fixed or rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         docs = []
         for _ in range(n):
-            size = 300 if fixed else int(rng.lognormvariate(math.log(300), 0.6))
+            size = 200 if fixed else int(rng.lognormvariate(math.log(200), 0.6))
             docs.append(rng.choice(texts)[:max(20, min(size, 2000))])
         query = rng.choice(texts)[:60]
         body = json.dumps({"model": "mini", "query": query, "documents": docs}).encode()
@@ -162,7 +162,7 @@ def main():
     ap.add_argument("--rates", default="1,2,4,8,16,32")
     ap.add_argument("--seconds", type=float, default=8)
     ap.add_argument("--slo", type=float, default=1.0, help="seconds")
-    ap.add_argument("--fixed", type=int, default=0, help="passages of every request, 300 bytes each")
+    ap.add_argument("--fixed", type=int, default=0, help="passages of every request, 200 characters each")
     ap.add_argument("--port", type=int, default=18800)
     ap.add_argument("--seed", type=int, default=1)
     a = ap.parse_args()

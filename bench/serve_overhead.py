@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the server itself costs: HTTP, JSON and hand-overs, without tokenizing and without a model.
 
-    make bench-serve-overhead
+    make bench-serve
 
 One client on a kept connection sends 100 documents of 2 KB to serve-null (the server over an engine
 that answers at once), both on one core. Printed is the time from the first byte sent to the

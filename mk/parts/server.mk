@@ -34,3 +34,12 @@ soak: setup
 	@$(MAKE) --no-print-directory all
 	@$(PYENV)/bin/python bench/serve_soak.py --binary $(BUILD)/rerank --seconds $(SECONDS)
 .PHONY: soak
+
+## make bench-serve     INFINITY=.../infinity_emb: both under one open-loop load; then our own overhead
+INFINITY ?= $(shell command -v infinity_emb 2>/dev/null)
+bench-serve: setup
+	@$(MAKE) --no-print-directory all
+	@$(PYENV)/bin/python bench/serve_overhead.py --binary $(BUILD)/serve-null
+	@$(if $(INFINITY),,echo "infinity_emb is not here: pip install 'infinity-emb[torch,server]' 'transformers<5' and set INFINITY")
+	@$(PYENV)/bin/python bench/serve.py --binary $(BUILD)/rerank $(if $(INFINITY),--infinity $(INFINITY))
+.PHONY: bench-serve
