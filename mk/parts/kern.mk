@@ -1,0 +1,15 @@
+# kern.mk - the lab: one program an operation, checked against double precision, then timed.
+ifneq ($(WITH_CUDA),)
+LAB := $(patsubst lab/%.cu,$(BUILD)/lab/%,$(wildcard lab/*.cu))
+
+## make lab             kernel versions of Hopper beside cuBLASLt and cuDNN (lab/README.md)
+lab: $(LAB)
+
+$(BUILD)/lab/%: lab/%.cu
+	@mkdir -p $(@D)
+	@echo "  nvcc  $<"
+	@$(NVCC) -ccbin $(CC) -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -MMD -MP -o $@ $< -lcublasLt
+
+-include $(LAB:=.d)
+endif
+.PHONY: lab
