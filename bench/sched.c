@@ -115,7 +115,7 @@ typedef struct policy {
 static device main_device = {"gpu", 400, 0.9, 0.0005};
 
 #define OUR_POLICY                                                                                 \
-    { .waste = 0.05, .min_us = 2000, .crowd = 16, .lead_us = 300 } /* as sched.c */
+    { .waste = 0.05, .min_us = 2000, .crowd = 16, .quiet = 2, .lead_us = 300 } /* as sched.c */
 
 static const policy policies[] = {
     {.name = "window 10 ms, padded",
@@ -130,7 +130,12 @@ static const policy policies[] = {
     {.name = "fair, ragged", .o = {.waste = FULL, .lead_us = INT32_MAX}},
     {.name = "ours", .o = OUR_POLICY},
     {.name = "ours, patience 10 ms",
-     .o = {.waste = 0.05, .min_us = 2000, .crowd = 16, .lead_us = 300, .wait_us = 10000}},
+     .o = {.waste = 0.05,
+           .min_us = 2000,
+           .crowd = 16,
+           .quiet = 2,
+           .lead_us = 300,
+           .wait_us = 10000}},
     {.name = "ours, with deadlines", .o = OUR_POLICY, .deadline = 1},
 };
 enum { N_POLICY = sizeof policies / sizeof policies[0], OURS = 5 };
@@ -522,7 +527,7 @@ static void run_policies(void) {
                     simulate(&main_device, &policies[p], kinds[k], loads[i], 1, RANDOM, 20000));
 }
 
-/* One knob of our policy at a time: 0 waste, 1 crowd, 2 lead, 3 wait. */
+/* One knob of our policy at a time: 0 waste, 1 crowd, 2 lead, 3 wait, 4 quiet. */
 static void run_knob(int knob, const char *name, const double *values, size_t n, const device *d,
                      const traffic *t) {
     static const double load[] = {0.3, 0.6, 0.8, 0.95};
@@ -538,8 +543,10 @@ static void run_knob(int knob, const char *name, const double *values, size_t n,
                 p.o.crowd = values[i];
             else if (knob == 2)
                 p.o.lead_us = (int64_t)values[i];
-            else
+            else if (knob == 3)
                 p.o.wait_us = (int64_t)values[i];
+            else
+                p.o.quiet = values[i];
             snprintf(text, sizeof text, "load %g", load[l]);
             print_numbers(name, d->name, t->name, text, values[i],
                           simulate(d, &p, t, load[l], 1, RANDOM, 30000));
@@ -551,11 +558,13 @@ static void run_knobs(void) {
     static const double crowd[] = {0, 2, 4, 8, 16, 32, 64};
     static const double lead[] = {0, 100, 300, 1000, 3000, 1e9};
     static const double wait[] = {0, 500, 1000, 2000, 5000, 10000};
+    static const double quiet[] = {0, 0.5, 1, 2, 4};
     static const device slow_start = {"slow start", 4000, 0.9, 0.0005};
 
     run_knob(0, "waste", waste, 6, &main_device, &mixed);
     run_knob(1, "crowd", crowd, 7, &main_device, &mixed);
     run_knob(2, "lead", lead, 6, &main_device, &mixed);
+    run_knob(4, "quiet", quiet, 5, &main_device, &mixed);
     run_knob(3, "wait", wait, 6, &main_device, &mixed);
     run_knob(3, "wait", wait, 6, &main_device, &bunches);
     run_knob(3, "wait", wait, 6, &slow_start, &bunches);

@@ -1,12 +1,14 @@
 /* queue.c - see queue.h. */
 #include "sched/queue.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     ASIDE = 64 /* padded: tasks without a sequence of the batch's group that are looked past */
 };
+enum { GAP_JOBS = 32, GAP_MOST_US = 1000000 }; /* arrivals averaged; a gap counts no more */
 #define SPLIT 4 /* spread work over idle devices down to batches of this many starts */
 
 /* Upper ends of the length groups: close enough that padding within one wastes under a quarter. */
@@ -190,6 +192,7 @@ static rr_status group(rr__task *t, rr_error *err) {
 
 rr_status rr__queue_add(rr__queue *q, rr__task *t, int64_t now_us, rr_error *err) {
     rr_status s = reserve(q, err);
+    double    gap;
 
     if (s == RR_OK && q->o.padded)
         s = group(t, err);
@@ -200,6 +203,9 @@ rr_status rr__queue_add(rr__queue *q, rr__task *t, int64_t now_us, rr_error *err
         q->n_tag = 0;
         q->since_us = now_us;
     }
+    gap = (double)(now_us - q->came_us);
+    q->gap_us += ((gap < GAP_MOST_US ? gap : GAP_MOST_US) - q->gap_us) / GAP_JOBS;
+    q->came_us = now_us;
     t->left = t->n;
     t->serial = q->serial++;
     t->tag = 0;
@@ -261,10 +267,20 @@ static double long_enough(const rr__queue *q, size_t jobs) {
     return q->o.crowd > 0 ? us * (1 + (double)jobs / q->o.crowd) : us;
 }
 
-/* The same, or less where several idle devices can share what is queued. */
-static double batch_limit(const rr__queue *q, int32_t n_idle) {
-    double limit = long_enough(q, q->n), share;
+/* Where one job comes every `gap`, batches of T us cost the n queued ones n * a / T of their time and
+ * make newcomers wait T / 2: together least at sqrt(2 * n * a * gap). */
+static double quiet_enough(const rr__queue *q, int64_t now_us) {
+    double gap = q->gap_us, since = (double)(now_us - q->came_us);
 
+    return q->o.quiet * sqrt(2 * (double)q->n * q->cost->a * (since > gap ? since : gap));
+}
+
+/* The longer of the two; less where several idle devices can share what is queued. */
+static double batch_limit(const rr__queue *q, int32_t n_idle, int64_t now_us) {
+    double limit = long_enough(q, q->n), quiet = quiet_enough(q, now_us), share;
+
+    if (quiet > limit)
+        limit = quiet;
     if (n_idle > 1) {
         share = q->cost->a + rr__cost_marginal(q->cost, q->tokens, q->sumsq) / n_idle;
         if (share < SPLIT * q->cost->a)
@@ -305,7 +321,7 @@ int64_t rr__queue_due(const rr__queue *q, int64_t now_us, int64_t busy_until_us)
     if (busy_until_us)
         return busy_until_us - q->o.lead_us > now_us ? busy_until_us - q->o.lead_us : now_us;
     full = rr__cost_batch(q->cost, q->tokens, q->sumsq);
-    if (q->o.wait_us == 0 || q->tokens >= q->o.max_tokens || full >= batch_limit(q, 1))
+    if (q->o.wait_us == 0 || q->tokens >= q->o.max_tokens || full >= batch_limit(q, 1, now_us))
         return now_us;
     return q->since_us + q->o.wait_us > now_us ? q->since_us + q->o.wait_us : now_us;
 }
@@ -360,7 +376,7 @@ static int last_group(const rr__task *t) {
 
 /* It would finish with the batch that it goes into, and that is as long as there is work for it. */
 static int hopeless(const rr__queue *q, const rr__task *t, int64_t now_us) {
-    double us = rr__cost_batch(q->cost, q->tokens, q->sumsq), limit = long_enough(q, q->n);
+    double us = rr__cost_batch(q->cost, q->tokens, q->sumsq), limit = batch_limit(q, 1, now_us);
     double own = rr__cost_batch(q->cost, t->tokens, t->sumsq);
 
     if (us > limit)
@@ -389,7 +405,7 @@ int rr__queue_pack(rr__queue *q, int32_t n_idle, int64_t now_us, rr__pack *out) 
     drop_hopeless(q, now_us);
     if (q->n == 0)
         return 0;
-    limit = batch_limit(q, n_idle);
+    limit = batch_limit(q, n_idle, now_us);
     if (q->o.padded)
         g = last_group(q->heap[0]);
     while (q->n > 0 && !full && n_aside < ASIDE) {

@@ -51,6 +51,8 @@ typedef struct rr__queue_opts {
     double    min_us;  /* ... and it takes this long;                                     */
     double    crowd;   /* twice that with so many jobs queued, and so on: the more there
                           are, the more throughput is worth to all of them; 0 = never     */
+    double    quiet;   /* longer where jobs come seldom: so many times the length at which
+                          starts and waiting newcomers cost the same; 0 = never           */
     rr__order order;
 } rr__queue_opts;
 
@@ -82,6 +84,8 @@ typedef struct rr__queue {
     uint64_t  serial;
     double    tokens, sumsq;    /* of all that is queued */
     int64_t   since_us;         /* when the oldest of it began to wait for company */
+    int64_t   came_us;          /* when the last job came                          */
+    double    gap_us;           /* between jobs, on average lately                 */
     int64_t   next_deadline_us; /* no deadline in the queue is earlier             */
     rr__task *lost;             /* taken out by rr__queue_pack, for rr__queue_expired */
 } rr__queue;

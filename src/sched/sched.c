@@ -16,6 +16,7 @@ enum {
 #define WASTE   0.05
 #define MIN_US  2000
 #define CROWD   16
+#define QUIET   2
 #define LEAD_US 300
 
 void rr__sched_wake_packer(rr__sched *s) {
@@ -178,6 +179,7 @@ rr_status rr__sched_open(const rr__sched_opts *o, rr__sched **out, rr_error *err
                         .lead_us = LEAD_US,
                         .waste = WASTE,
                         .crowd = CROWD,
+                        .quiet = QUIET,
                         .min_us = o->min_us > 0 ? o->min_us : MIN_US};
     rr__sched     *s = calloc(1, sizeof *s);
     int32_t        started = 0;

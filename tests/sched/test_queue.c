@@ -131,6 +131,65 @@ Test(queue, batches_are_as_long_as_their_start_is_worth) {
     rr__queue_free(&queue);
 }
 
+Test(queue, a_crowd_makes_batches_longer) {
+    rr__task *t[30];
+
+    setup_with((rr__queue_opts){.waste = 0.1, .crowd = 10}); /* 1000 us, 4000 with 30 jobs */
+    for (int i = 0; i < 30; i++)
+        t[i] = add(1, 200, 0, 0);
+    cr_assert(pack());
+    cr_assert_eq(batch.n_seq, 19);
+    for (int i = 0; i < 30; i++) {
+        rr__queue_remove(&queue, t[i]);
+        drop(t[i]);
+    }
+    rr__queue_free(&queue);
+}
+
+Test(queue, batches_are_long_while_nobody_comes) {
+    rr__task *t[200];
+    int32_t   seldom;
+
+    setup_with((rr__queue_opts){.waste = 0.1, .quiet = 2});
+    t[0] = task_of(60, 60);
+    cr_assert_eq(rr__queue_add(&queue, t[0], 1000000, NULL), RR_OK);
+    cr_assert(rr__queue_pack(&queue, 1, 1000000, &batch));
+    seldom = batch.n_seq;
+    cr_assert_gt(seldom, 40);
+    rr__queue_remove(&queue, t[0]);
+    drop(t[0]);
+    for (int i = 0; i < 200; i++) { /* one every 10 us: the length of 1000 us stays */
+        t[i] = task_of(60, 60);
+        cr_assert_eq(rr__queue_add(&queue, t[i], 1000000 + 10 * i, NULL), RR_OK);
+    }
+    for (int i = 1; i < 200; i++)
+        rr__queue_remove(&queue, t[i]);
+    cr_assert(rr__queue_pack(&queue, 1, 1002000, &batch));
+    cr_assert_eq(batch.n_seq, 15);
+    rr__queue_remove(&queue, t[0]);
+    for (int i = 0; i < 200; i++)
+        drop(t[i]);
+    rr__queue_free(&queue);
+}
+
+Test(queue, predictions_of_one_job_behind_others) {
+    rr__task *t = task_of(10, 100);
+
+    setup_with((rr__queue_opts){.waste = 0.1}); /* batches of 1000 us, 100 of them start */
+    cr_assert_float_eq(rr__queue_drain_us(&queue, 0, 0), 0, 1e-9);
+    cr_assert_float_eq(rr__queue_drain_us(&queue, 500, 0), 600, 1e-6);
+    cr_assert_float_eq(rr__queue_drain_us(&queue, 9000, 0), 10000, 1e-6);
+    t->priority = -1; /* before all others */
+    cr_assert_float_eq(rr__queue_until_us(&queue, 90000, 0, 3, t), 1100 + 100, 1e-6);
+    t->priority = 0; /* behind its even share of three */
+    cr_assert_float_eq(rr__queue_until_us(&queue, 90000, 0, 3, t), 4000 * 1.1 + 100, 1e-6);
+    cr_assert_float_eq(rr__queue_until_us(&queue, 2000, 0, 3, t), 3000 * 1.1 + 100, 1e-6);
+    t->priority = 1; /* behind all */
+    cr_assert_float_eq(rr__queue_until_us(&queue, 90000, 0, 3, t), 91000 * 1.1 + 100, 1e-6);
+    drop(t);
+    rr__queue_free(&queue);
+}
+
 Test(queue, idle_devices_share_what_there_is) {
     rr__task *a;
 
