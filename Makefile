@@ -89,14 +89,17 @@ setup:
 demo: setup
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(BUILD) tools/demo.sh
-test: setup
+setup-test:
+	@PYENV=$(PYENV) tools/setup.sh test
+test: setup-test
 	@$(MAKE) --no-print-directory run-tests T="$(T)"
 
 help:
 	@echo "make                 print what was found, build $(BUILD)/rerank and the libraries"
 	@echo "make demo            set up, build, rank real passages with the embedded model"
 	@echo "make test [T=name]   set up, build, run every test (or those whose path contains name)"
-	@echo "make setup           install what is missing (Debian packages, wheels under $(PYENV))"
+	@echo "make setup           install what the build needs (Debian packages, wheels under $(PYENV))"
+	@echo "make setup-test      the same for the tests"
 	@echo "SAN=address|undefined|thread make run-tests   the same under a sanitizer"
 	@grep -hE '^## ' $(wildcard mk/parts/*.mk) | sed 's/^## //'
 	@echo "make clean           remove $(BUILD) except the wheels"
@@ -105,4 +108,5 @@ clean:
 	@find $(BUILD) -mindepth 1 -maxdepth 1 ! -name py -exec rm -rf {} + 2>/dev/null || true
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d)
-.PHONY: all report models tests run-tests setup demo test help clean
+
+.PHONY: all report models tests run-tests setup setup-test demo test help clean

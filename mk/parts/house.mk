@@ -6,7 +6,7 @@ check: all
 	@BUILD=$(BUILD) CC=$(CC) tools/check.sh
 
 ## make sanitize        C tests under ASan + UBSan, then the threaded ones under TSan
-sanitize: setup
+sanitize: setup-test
 	@$(MAKE) --no-print-directory SAN=address,undefined run-tests
 	@$(MAKE) --no-print-directory SAN=thread run-tests T=base
 	@$(MAKE) --no-print-directory SAN=thread run-tests T=sched

@@ -20,7 +20,7 @@ all: $(BUILD)/serve-null
 endif
 
 ## make serve-sanitize  the server's tests under ASan + UBSan, then under TSan (null engine)
-serve-sanitize: setup
+serve-sanitize: setup-test
 	@for san in address,undefined thread; do \
 	    $(MAKE) --no-print-directory SAN=$$san BUILD=build/san-$$san build/san-$$san/serve-null && \
 	    BUILD=build/san-$$san $(PYENV)/bin/python -m pytest -q -p no:cacheprovider tests/serve/test_http.py \
@@ -30,14 +30,14 @@ serve-sanitize: setup
 
 ## make soak            SECONDS=600: mixed load on the server; memory must not grow, nothing fail
 SECONDS ?= 600
-soak: setup
+soak: setup-test
 	@$(MAKE) --no-print-directory all
 	@$(PYENV)/bin/python bench/serve_soak.py --binary $(BUILD)/rerank --seconds $(SECONDS)
 .PHONY: soak
 
 ## make bench-serve     INFINITY=.../infinity_emb: both under one open-loop load; then our own overhead
 INFINITY ?= $(shell command -v infinity_emb 2>/dev/null)
-bench-serve: setup
+bench-serve: setup-test
 	@$(MAKE) --no-print-directory all
 	@$(PYENV)/bin/python bench/serve_overhead.py --binary $(BUILD)/serve-null
 	@$(if $(INFINITY),,echo "infinity_emb is not here: pip install 'infinity-emb[torch,server]' 'transformers<5' and set INFINITY")
