@@ -73,7 +73,8 @@ def main():
     a = ap.parse_args()
     first = max(15.0, a.seconds / 10)
     stop, count, samples = threading.Event(), {}, []
-    with Server("-m", a.model, binary=a.binary) as s:
+    # A small cache of tokenized documents: one that fills for minutes would look like a leak.
+    with Server("-m", a.model, "--cache-tokens", "65536", binary=a.binary) as s:
         kinds = [kept] * 4 + [fresh] * 2 + [leaver] * 2
         threads = [threading.Thread(target=k, args=(s, random.Random(i), stop, count), daemon=True)
                    for i, k in enumerate(kinds)]

@@ -43,3 +43,9 @@ bench-serve: setup-test
 	@$(if $(INFINITY),,echo "infinity_emb is not here: pip install 'infinity-emb[torch,server]' 'transformers<5' and set INFINITY")
 	@$(PYENV)/bin/python bench/serve.py --binary $(BUILD)/rerank $(if $(INFINITY),--infinity $(INFINITY))
 .PHONY: bench-serve
+
+# The dialects' fuzzer needs the server around it, and an engine to tokenize with.
+$(BUILD)/fuzz_request: fuzz/fuzz_request.c $(filter-out %/null_main.o %/serve.o %/options.o,$(NULL_OBJ)) $(BUILD)/librerank.a
+	@echo "  fuzz  $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer,address,undefined -MMD -MP -MF $@.d \
+	    -o $@ $(filter %.c %.o,$^) $(BUILD)/librerank.a $(CLI_LIBS) $(LDLIBS)

@@ -162,6 +162,8 @@ static int take_singles(rr__request *r, const inputs *in) {
         if (rr_tokenize(r->server->model, in->first[i], 1, tok, cap, &n, &err) != RR_OK)
             return rr__problem_set(r, RR__P_FIELD, "inputs: %s", err.text);
         n = n < cap ? n : cap;
+        if (n == 0)
+            return rr__problem_set(r, RR__P_EMPTY, "inputs: text %zu has no tokens", i);
         if (n > (size_t)most && r->opts.truncation == RR_TRUNC_ERROR)
             return rr__problem_set(r, RR__P_TOO_LONG, "inputs: %zu tokens, the limit is %d", n,
                                    most);

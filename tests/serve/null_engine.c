@@ -293,7 +293,7 @@ rr_status rr_tokenize(const rr_model *m, rr_str text, int add_special, rr_token 
 rr_str rr_token_text(const rr_model *m, int32_t id) {
     static const char all[] = "abcdefgh";
 
-    return id >= 'a' && id <= 'h' ? (rr_str){all + id - 'a', 1} : (rr_str){NULL, 0};
+    return id >= 'a' && id <= 'h' ? (rr_str){&all[id - 'a'], 1} : (rr_str){NULL, 0};
 }
 
 float rr_sigmoid(float logit) {
