@@ -63,7 +63,7 @@ int cmd_check(int argc, char **argv) {
     const char     *path = NULL, *slash;
     char            dir[4096] = ".";
     output          o = {0};
-    rr__onnx_report r;
+    rr__onnx_report r = {0};
     rr__file        file;
     rr_error        err;
     rr_status       s;

@@ -82,10 +82,9 @@ static const char *fake_quantize(exporter *x, const char *in, const char *produc
     const char *s =
         rr__graph_floats(g, rr__graph_name(g, "%s.in_scale", product), x->type, &scale, 1, 0);
     const char *q =
-        rr__graph_op(g, "QuantizeLinear", rr__graph_name(g, "%s.in_q", product), in, s, zero, NULL);
+        rr__graph_op(g, "QuantizeLinear", rr__graph_name(g, "%s.in_q", product), in, s, zero);
 
-    return rr__graph_op(g, "DequantizeLinear", rr__graph_name(g, "%s.in_dq", product), q, s, zero,
-                        NULL);
+    return rr__graph_op(g, "DequantizeLinear", rr__graph_name(g, "%s.in_dq", product), q, s, zero);
 }
 
 /* out = in W^T + b for the stacked rows of up to three weights; quantized where asked. */
@@ -136,7 +135,7 @@ static const char *linear(exporter *x, int layer, const char *product, const cha
             smooth = rr__graph_name(g, "%s.smooth", p);
             if (inv)
                 rr__graph_floats(g, smooth, x->type, inv, (size_t)dims[0], 1);
-            in = rr__graph_op(g, "Mul", rr__graph_name(g, "%s.in_smooth", p), in, smooth, NULL);
+            in = rr__graph_op(g, "Mul", rr__graph_name(g, "%s.in_smooth", p), in, smooth);
         }
         in = fake_quantize(x, in, p, s->amax / limit);
         sname = rr__graph_floats(g, rr__graph_name(g, "%s.weight_scale", p), x->type, scale,
@@ -144,15 +143,15 @@ static const char *linear(exporter *x, int layer, const char *product, const cha
         zname = rr__graph_zeros(g, rr__graph_name(g, "%s.weight_zero", p),
                                 int8 ? ONNX_INT8 : ONNX_FLOAT8E4M3FN, (size_t)n);
         wname = rr__graph_op(g, "DequantizeLinear", rr__graph_name(g, "%s.weight_dq", p), wname,
-                             sname, zname, NULL);
+                             sname, zname);
         rr__graph_attr_int(g, "axis", 1);
     }
     bias = rr__graph_weight(g, bname, x->type, 1, &dims[1]);
     bias->n_src = n_src;
     for (int i = 0; i < n_src; i++)
         bias->src[i] = b[i];
-    y = rr__graph_op(g, "MatMul", rr__graph_name(g, "%s.matmul", p), in, wname, NULL);
-    return rr__graph_op(g, "Add", out, y, bname, NULL);
+    y = rr__graph_op(g, "MatMul", rr__graph_name(g, "%s.matmul", p), in, wname);
+    return rr__graph_op(g, "Add", out, y, bname);
 }
 
 static const char *layer_norm(exporter *x, const char *out, const char *in, const rr__tensor *gamma,
@@ -165,30 +164,30 @@ static const char *layer_norm(exporter *x, const char *out, const char *in, cons
     int         wide = x->type != ONNX_FLOAT; /* the formula runs in fp32 */
 
     if (g->opset >= 17) {
-        y = rr__graph_op(g, "LayerNormalization", out, in, gn, bn, NULL);
+        y = rr__graph_op(g, "LayerNormalization", out, in, gn, bn);
         rr__graph_attr_int(g, "axis", -1);
         rr__graph_attr_float(g, "epsilon", x->m->ln_eps);
         return y;
     }
     if (wide) {
-        in = rr__graph_op(g, "Cast", rr__graph_name(g, "%s.wide", out), in, NULL);
+        in = rr__graph_op(g, "Cast", rr__graph_name(g, "%s.wide", out), in);
         rr__graph_attr_int(g, "to", ONNX_FLOAT);
     }
-    mean = rr__graph_op(g, "ReduceMean", rr__graph_name(g, "%s.mean", out), in, NULL);
+    mean = rr__graph_op(g, "ReduceMean", rr__graph_name(g, "%s.mean", out), in);
     rr__graph_attr_ints(g, "axes", &last, 1);
-    dev = rr__graph_op(g, "Sub", rr__graph_name(g, "%s.dev", out), in, mean, NULL);
-    var = rr__graph_op(g, "Mul", rr__graph_name(g, "%s.dev2", out), dev, dev, NULL);
-    var = rr__graph_op(g, "ReduceMean", rr__graph_name(g, "%s.var", out), var, NULL);
+    dev = rr__graph_op(g, "Sub", rr__graph_name(g, "%s.dev", out), in, mean);
+    var = rr__graph_op(g, "Mul", rr__graph_name(g, "%s.dev2", out), dev, dev);
+    var = rr__graph_op(g, "ReduceMean", rr__graph_name(g, "%s.var", out), var);
     rr__graph_attr_ints(g, "axes", &last, 1);
-    var = rr__graph_op(g, "Add", rr__graph_name(g, "%s.var_eps", out), var, x->eps, NULL);
-    var = rr__graph_op(g, "Sqrt", rr__graph_name(g, "%s.std", out), var, NULL);
-    y = rr__graph_op(g, "Div", rr__graph_name(g, "%s.norm", out), dev, var, NULL);
+    var = rr__graph_op(g, "Add", rr__graph_name(g, "%s.var_eps", out), var, x->eps);
+    var = rr__graph_op(g, "Sqrt", rr__graph_name(g, "%s.std", out), var);
+    y = rr__graph_op(g, "Div", rr__graph_name(g, "%s.norm", out), dev, var);
     if (wide) {
-        y = rr__graph_op(g, "Cast", rr__graph_name(g, "%s.narrow", out), y, NULL);
+        y = rr__graph_op(g, "Cast", rr__graph_name(g, "%s.narrow", out), y);
         rr__graph_attr_int(g, "to", x->type);
     }
-    y = rr__graph_op(g, "Mul", rr__graph_name(g, "%s.scaled", out), y, gn, NULL);
-    return rr__graph_op(g, "Add", out, y, bn, NULL);
+    y = rr__graph_op(g, "Mul", rr__graph_name(g, "%s.scaled", out), y, gn);
+    return rr__graph_op(g, "Add", out, y, bn);
 }
 
 static const char *gelu(exporter *x, const char *out, const char *in) {
@@ -196,12 +195,12 @@ static const char *gelu(exporter *x, const char *out, const char *in) {
     const char *y;
 
     if (g->opset >= 20)
-        return rr__graph_op(g, "Gelu", out, in, NULL);
-    y = rr__graph_op(g, "Div", rr__graph_name(g, "%s.div", out), in, x->sqrt2, NULL);
-    y = rr__graph_op(g, "Erf", rr__graph_name(g, "%s.erf", out), y, NULL);
-    y = rr__graph_op(g, "Add", rr__graph_name(g, "%s.one", out), y, x->one, NULL);
-    y = rr__graph_op(g, "Mul", rr__graph_name(g, "%s.twice", out), in, y, NULL);
-    return rr__graph_op(g, "Mul", out, y, x->half, NULL);
+        return rr__graph_op(g, "Gelu", out, in);
+    y = rr__graph_op(g, "Div", rr__graph_name(g, "%s.div", out), in, x->sqrt2);
+    y = rr__graph_op(g, "Erf", rr__graph_name(g, "%s.erf", out), y);
+    y = rr__graph_op(g, "Add", rr__graph_name(g, "%s.one", out), y, x->one);
+    y = rr__graph_op(g, "Mul", rr__graph_name(g, "%s.twice", out), in, y);
+    return rr__graph_op(g, "Mul", out, y, x->half);
 }
 
 /* Positions as transformers counts them: XLM-R numbers the tokens that are not padding from
@@ -212,22 +211,22 @@ static const char *positions(exporter *x) {
     int64_t     one = 1, zero = 0, pad = x->m->pad_id, before = x->m->pos_offset - 1;
 
     if (x->m->pos_offset == 0) {
-        p = rr__graph_op(g, "Shape", "ids_shape", "input_ids", NULL);
+        p = rr__graph_op(g, "Shape", "ids_shape", "input_ids");
         rr__graph_ints(g, "axis_1", &one, 1, 0);
         rr__graph_ints(g, "zero", &zero, 1, 0);
-        p = rr__graph_op(g, "Gather", "n_token", p, "axis_1", NULL);
-        return rr__graph_op(g, "Range", "position_ids", "zero", p, "axis_1", NULL);
+        p = rr__graph_op(g, "Gather", "n_token", p, "axis_1");
+        return rr__graph_op(g, "Range", "position_ids", "zero", p, "axis_1");
     }
     rr__graph_ints(g, "pad_id", &pad, 1, 0);
     rr__graph_ints(g, "axis_1", &one, 1, 0);
     rr__graph_ints(g, "position_before", &before, 1, 0);
-    p = rr__graph_op(g, "Equal", "is_pad", "input_ids", "pad_id", NULL);
-    p = rr__graph_op(g, "Not", "is_token", p, NULL);
-    keep = rr__graph_op(g, "Cast", "is_token_int", p, NULL);
+    p = rr__graph_op(g, "Equal", "is_pad", "input_ids", "pad_id");
+    p = rr__graph_op(g, "Not", "is_token", p);
+    keep = rr__graph_op(g, "Cast", "is_token_int", p);
     rr__graph_attr_int(g, "to", ONNX_INT64);
-    p = rr__graph_op(g, "CumSum", "token_count", keep, "axis_1", NULL);
-    p = rr__graph_op(g, "Mul", "token_number", p, keep, NULL);
-    return rr__graph_op(g, "Add", "position_ids", p, "position_before", NULL);
+    p = rr__graph_op(g, "CumSum", "token_count", keep, "axis_1");
+    p = rr__graph_op(g, "Mul", "token_number", p, keep);
+    return rr__graph_op(g, "Add", "position_ids", p, "position_before");
 }
 
 static const char *embeddings(exporter *x) {
@@ -236,17 +235,16 @@ static const char *embeddings(exporter *x) {
     const char      *type, *sum, *pos = positions(x);
     int64_t          zero = 0;
 
-    sum = rr__graph_op(g, "Gather", "emb.token", weight(x, &m->tok_emb, "tok_emb"), "input_ids",
-                       NULL);
-    pos = rr__graph_op(g, "Gather", "emb.position", weight(x, &m->pos_emb, "pos_emb"), pos, NULL);
+    sum = rr__graph_op(g, "Gather", "emb.token", weight(x, &m->tok_emb, "tok_emb"), "input_ids");
+    pos = rr__graph_op(g, "Gather", "emb.position", weight(x, &m->pos_emb, "pos_emb"), pos);
     weight(x, &m->type_emb, "type_emb");
     if (m->n_type > 1)
-        type = rr__graph_op(g, "Gather", "emb.type", "type_emb", "token_type_ids", NULL);
+        type = rr__graph_op(g, "Gather", "emb.type", "type_emb", "token_type_ids");
     else
         type = rr__graph_op(g, "Gather", "emb.type", "type_emb",
-                            rr__graph_ints(g, "type_0", &zero, 1, 0), NULL);
-    sum = rr__graph_op(g, "Add", "emb.token_type", sum, type, NULL);
-    sum = rr__graph_op(g, "Add", "emb.sum", sum, pos, NULL);
+                            rr__graph_ints(g, "type_0", &zero, 1, 0));
+    sum = rr__graph_op(g, "Add", "emb.token_type", sum, type);
+    sum = rr__graph_op(g, "Add", "emb.sum", sum, pos);
     return layer_norm(x, "emb", sum, &m->emb_g, &m->emb_b);
 }
 
@@ -254,14 +252,13 @@ static const char *embeddings(exporter *x) {
 static const char *attention_bias(exporter *x) {
     rr__graph  *g = x->g;
     int64_t     axes[2] = {1, 2};
-    const char *p = rr__graph_op(g, "Cast", "mask_bool", "attention_mask", NULL);
+    const char *p = rr__graph_op(g, "Cast", "mask_bool", "attention_mask");
 
     rr__graph_attr_int(g, "to", ONNX_BOOL);
-    p = rr__graph_op(g, "Unsqueeze", "mask_4d", p, rr__graph_ints(g, "mask_axes", axes, 2, 1),
-                     NULL);
+    p = rr__graph_op(g, "Unsqueeze", "mask_4d", p, rr__graph_ints(g, "mask_axes", axes, 2, 1));
     constant(x, "mask_keep", 0);
     constant(x, "mask_drop", x->type == ONNX_FLOAT16 ? -65504.0f : -3.3895314e38f); /* bf16 max */
-    return rr__graph_op(g, "Where", "mask_bias", p, "mask_keep", "mask_drop", NULL);
+    return rr__graph_op(g, "Where", "mask_bias", p, "mask_keep", "mask_drop");
 }
 
 /* [b, s, d] part of q, k or v to [b, h, s, e] (k: [b, h, e, s]). */
@@ -269,10 +266,9 @@ static const char *heads(exporter *x, int l, const char *name, const char *in, i
     static const int64_t perm[2][4] = {{0, 2, 1, 3}, {0, 2, 3, 1}};
     rr__graph           *g = x->g;
     const char          *p = rr__graph_name(g, "%d.%s", l, name);
-    const char          *y =
-        rr__graph_op(g, "Reshape", rr__graph_name(g, "%s_split", p), in, x->qkv_shape, NULL);
+    const char *y = rr__graph_op(g, "Reshape", rr__graph_name(g, "%s_split", p), in, x->qkv_shape);
 
-    y = rr__graph_op(g, "Transpose", rr__graph_name(g, "%s_heads", p), y, NULL);
+    y = rr__graph_op(g, "Transpose", rr__graph_name(g, "%s_heads", p), y);
     rr__graph_attr_ints(g, "perm", perm[is_key], 4);
     return y;
 }
@@ -285,22 +281,22 @@ static const char *attention(exporter *x, int l, const char *in) {
     const char          *qkv = linear(x, l, "qkv", fmt(x, l, "qkv"), in, wqkv, bqkv, 3);
     const char          *q = fmt(x, l, "q"), *k = fmt(x, l, "k"), *v = fmt(x, l, "v"), *y;
 
-    rr__graph_op(g, "Split", q, qkv, "qkv_parts", NULL);
+    rr__graph_op(g, "Split", q, qkv, "qkv_parts");
     rr__graph_more_output(g, k);
     rr__graph_more_output(g, v);
     rr__graph_attr_int(g, "axis", 2);
     q = heads(x, l, "q", q, 0);
     k = heads(x, l, "k", k, 1);
     v = heads(x, l, "v", v, 0);
-    y = rr__graph_op(g, "MatMul", fmt(x, l, "scores_raw"), q, k, NULL);
-    y = rr__graph_op(g, "Mul", fmt(x, l, "scores"), y, x->scale, NULL);
-    y = rr__graph_op(g, "Add", fmt(x, l, "scores_masked"), y, x->mask, NULL);
-    y = rr__graph_op(g, "Softmax", fmt(x, l, "probs"), y, NULL);
+    y = rr__graph_op(g, "MatMul", fmt(x, l, "scores_raw"), q, k);
+    y = rr__graph_op(g, "Mul", fmt(x, l, "scores"), y, x->scale);
+    y = rr__graph_op(g, "Add", fmt(x, l, "scores_masked"), y, x->mask);
+    y = rr__graph_op(g, "Softmax", fmt(x, l, "probs"), y);
     rr__graph_attr_int(g, "axis", -1);
-    y = rr__graph_op(g, "MatMul", fmt(x, l, "ctx_heads"), y, v, NULL);
-    y = rr__graph_op(g, "Transpose", fmt(x, l, "ctx_merge"), y, NULL);
+    y = rr__graph_op(g, "MatMul", fmt(x, l, "ctx_heads"), y, v);
+    y = rr__graph_op(g, "Transpose", fmt(x, l, "ctx_merge"), y);
     rr__graph_attr_ints(g, "perm", merge, 4);
-    return rr__graph_op(g, "Reshape", fmt(x, l, "ctx"), y, x->ctx_shape, NULL);
+    return rr__graph_op(g, "Reshape", fmt(x, l, "ctx"), y, x->ctx_shape);
 }
 
 static const char *layer(exporter *x, int l, const char *in) {
@@ -311,12 +307,12 @@ static const char *layer(exporter *x, int l, const char *in) {
     const char *y = attention(x, l, in);
 
     y = linear(x, l, "out", fmt(x, l, "attn_out"), y, wo, bo, 1);
-    y = rr__graph_op(g, "Add", fmt(x, l, "attn_res"), y, in, NULL);
+    y = rr__graph_op(g, "Add", fmt(x, l, "attn_res"), y, in);
     in = layer_norm(x, fmt(x, l, "ln1"), y, &w->ln1_g, &w->ln1_b);
     y = linear(x, l, "ffn1", fmt(x, l, "ffn_in"), in, w1, b1, 1);
     y = gelu(x, fmt(x, l, "ffn_mid"), y);
     y = linear(x, l, "ffn2", fmt(x, l, "ffn_out"), y, w2, b2, 1);
-    y = rr__graph_op(g, "Add", fmt(x, l, "ffn_res"), y, in, NULL);
+    y = rr__graph_op(g, "Add", fmt(x, l, "ffn_res"), y, in);
     return layer_norm(x, fmt(x, l, "ln2"), y, &w->ln2_g, &w->ln2_b);
 }
 
@@ -324,20 +320,18 @@ static const char *layer(exporter *x, int l, const char *in) {
 static void head(exporter *x, const char *in) {
     rr__graph  *g = x->g;
     int64_t     zero = 0;
-    const char *y =
-        rr__graph_op(g, "Gather", "cls", in, rr__graph_ints(g, "first", &zero, 1, 0), NULL);
+    const char *y = rr__graph_op(g, "Gather", "cls", in, rr__graph_ints(g, "first", &zero, 1, 0));
 
     rr__graph_attr_int(g, "axis", 1);
     y = rr__graph_op(g, "Gemm", "head.dense", y, weight(x, &x->m->head_w, "head.weight"),
-                     weight(x, &x->m->head_b, "head.bias"), NULL);
+                     weight(x, &x->m->head_b, "head.bias"));
     rr__graph_attr_int(g, "transB", 1);
-    y = rr__graph_op(g, "Tanh", "head", y, NULL);
+    y = rr__graph_op(g, "Tanh", "head", y);
     y = rr__graph_op(g, "Gemm", x->type == ONNX_FLOAT ? "logits" : "logits_narrow", y,
-                     weight(x, &x->m->out_w, "out.weight"), weight(x, &x->m->out_b, "out.bias"),
-                     NULL);
+                     weight(x, &x->m->out_w, "out.weight"), weight(x, &x->m->out_b, "out.bias"));
     rr__graph_attr_int(g, "transB", 1);
     if (x->type != ONNX_FLOAT) {
-        rr__graph_op(g, "Cast", "logits", y, NULL);
+        rr__graph_op(g, "Cast", "logits", y);
         rr__graph_attr_int(g, "to", ONNX_FLOAT);
     }
 }

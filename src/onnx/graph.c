@@ -84,7 +84,7 @@ const char *rr__graph_name(rr__graph *g, const char *fmt, ...) {
     return dup(g, text);
 }
 
-const char *rr__graph_op(rr__graph *g, const char *op, const char *out, ...) {
+const char *rr__graph_node(rr__graph *g, const char *op, const char *out, ...) {
     RrOnnx__Node *node = take(g, sizeof *node);
     const char   *in;
     va_list       ap;

@@ -64,8 +64,9 @@ void rr__graph_free(rr__graph *g);
 const char *rr__graph_name(rr__graph *g, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Add a node with inputs up to a NULL and one output named out. Attributes go to the last node. */
-const char *rr__graph_op(rr__graph *g, const char *op, const char *out, ...)
+/* Add a node with the inputs named and one output, out. Attributes go to the last node. */
+#define rr__graph_op(g, op, out, ...) rr__graph_node(g, op, out, __VA_ARGS__, (const char *)NULL)
+const char *rr__graph_node(rr__graph *g, const char *op, const char *out, ...)
     __attribute__((sentinel));
 void rr__graph_attr_int(rr__graph *g, const char *name, int64_t value);
 void rr__graph_attr_float(rr__graph *g, const char *name, float value);

@@ -41,12 +41,12 @@ static void build(rr__graph *g, int32_t opset) {
     t->tensor->raw_data.data = rr__arena_alloc(&g->arena, sizeof table);
     t->tensor->raw_data.len = sizeof table;
     memcpy(t->tensor->raw_data.data, table, sizeof table);
-    rr__graph_op(g, "Gather", "rows", "table", "ids", NULL);
+    rr__graph_op(g, "Gather", "rows", "table", "ids");
     rr__graph_floats(g, "flat", ONNX_FLOAT, w, 8, 1);
     rr__graph_ints(g, "w_shape", (const int64_t[]){4, 2}, 2, 1);
-    rr__graph_op(g, "Reshape", "w", "flat", "w_shape", NULL);
-    rr__graph_op(g, "MatMul", "scores", "rows", "w", NULL);
-    rr__graph_op(g, "Softmax", "out", "scores", NULL);
+    rr__graph_op(g, "Reshape", "w", "flat", "w_shape");
+    rr__graph_op(g, "MatMul", "scores", "rows", "w");
+    rr__graph_op(g, "Softmax", "out", "scores");
     rr__graph_attr_int(g, "axis", -1);
     rr__graph_output(g, "out", ONNX_FLOAT, 3, shape_out, axes);
 }
@@ -103,7 +103,7 @@ Test(check, names_defined_twice) {
     rr__graph g;
 
     build(&g, 17);
-    rr__graph_op(&g, "Softmax", "scores", "rows", NULL);
+    rr__graph_op(&g, "Softmax", "scores", "rows");
     expect_fault(&g, "output \"scores\" is defined a second time");
 }
 
@@ -112,7 +112,7 @@ Test(check, shapes) {
 
     build(&g, 17);
     g.graph.node[2]->input[0] = "table_t";
-    rr__graph_op(&g, "Transpose", "table_t", "table", NULL);
+    rr__graph_op(&g, "Transpose", "table_t", "table");
     { /* move it before its use */
         RrOnnx__Node *last = g.graph.node[g.graph.n_node - 1];
         memmove(g.graph.node + 1, g.graph.node, (g.graph.n_node - 1) * sizeof *g.graph.node);
@@ -125,7 +125,7 @@ Test(check, types) {
     rr__graph g;
 
     build(&g, 17);
-    rr__graph_op(&g, "Add", "mixed", "ids", "flat", NULL);
+    rr__graph_op(&g, "Add", "mixed", "ids", "flat");
     expect_fault(&g, "\"ids\" is INT64, \"flat\" is FLOAT");
 }
 
@@ -133,20 +133,20 @@ Test(check, operators_against_the_opset) {
     rr__graph g;
 
     build(&g, 17);
-    rr__graph_op(&g, "Gelu", "late", "scores", NULL);
+    rr__graph_op(&g, "Gelu", "late", "scores");
     expect_fault(&g, "newer than opset 17");
     build(&g, 17);
-    rr__graph_op(&g, "Gelo", "none", "scores", NULL);
+    rr__graph_op(&g, "Gelo", "none", "scores");
     expect_fault(&g, "ONNX has no operator of this name");
     build(&g, 18);
-    rr__graph_op(&g, "ReduceMean", "mean", "scores", NULL);
+    rr__graph_op(&g, "ReduceMean", "mean", "scores");
     rr__graph_attr_ints(&g, "axes", (const int64_t[]){-1}, 1);
     expect_fault(&g, "ReduceMean-18 has no attribute \"axes\"");
     build(&g, 17);
-    rr__graph_op(&g, "Cast", "cast", "scores", NULL);
+    rr__graph_op(&g, "Cast", "cast", "scores");
     expect_fault(&g, "Cast-13 needs attribute \"to\"");
     build(&g, 17);
-    rr__graph_op(&g, "MatMul", "alone", "rows", NULL);
+    rr__graph_op(&g, "MatMul", "alone", "rows");
     expect_fault(&g, "1 inputs; MatMul-13 takes 2 to 2");
 }
 
