@@ -1,5 +1,6 @@
 /* bench.c - rerank bench: how long one request of given lengths takes, per precision. */
 #include "cli.h"
+#include "lines.h"
 #include "options.h"
 
 #include "base/clock.h"
@@ -11,18 +12,19 @@
 #include <string.h>
 
 static const char summary[] =
-    "Times requests of --docs sequences with random ids. Lengths are --length, or lognormal "
-    "around\n"
-    "--mean (sigma 0.6, clipped to 24 .. max-length), the same for the same --seed. Several\n"
-    "precisions (--precision fp32,bf16,int8) are measured in turn, in one run.";
+    "Times requests of --docs sequences with random ids. Lengths come from --lengths or --length, "
+    "or\n"
+    "are lognormal around --mean (sigma 0.6, clipped to 24 .. max-length), the same for the same\n"
+    "--seed. Several precisions (--precision fp32,bf16,int8) are measured in turn, in one run.";
 
 typedef struct bench {
-    int64_t    docs, mean, length, seed, repeat, warmup;
-    int        json;
-    cli_common common;
-    int32_t   *ids, *cu;
-    size_t     n_tok;
-    double    *ms; /* [repeat] */
+    int64_t     docs, mean, length, seed, repeat, warmup;
+    const char *lengths;
+    int         json;
+    cli_common  common;
+    int32_t    *ids, *cu;
+    size_t      n_tok;
+    double     *ms; /* [repeat] */
 } bench;
 
 static uint64_t next_random(uint64_t *state) { /* xorshift64* */
@@ -36,25 +38,68 @@ static double uniform(uint64_t *state) {
     return ((double)(next_random(state) >> 11) + 0.5) / 9007199254740992.0;
 }
 
-static rr_status draw(bench *b, const rr_model_info *m, int32_t limit, rr_error *err) {
-    uint64_t state = (uint64_t)b->seed * 0x9e3779b97f4a7c15u + 1;
+static rr_status add_length(bench *b, int64_t i, double n, rr_error *err) {
+    if (b->cu[i] > INT32_MAX - (int32_t)n)
+        return rr__fail(err, RR_E_TOO_LARGE, "more than 2^31 tokens");
+    b->cu[i + 1] = b->cu[i] + (int32_t)n;
+    return RR_OK;
+}
+
+/* One whole number a line, at most as many documents as cu holds. */
+static rr_status read_lengths(bench *b, int32_t limit, rr_error *err) {
+    cli_lines l;
+    rr_str    line;
+    int64_t   n = 0;
+    int       got = 0;
+    rr_status s = cli_lines_open(&l, b->lengths, err);
+
+    if (s)
+        return s;
+    while (!s && n < b->docs && (got = cli_lines_next(&l, &line, err)) > 0) {
+        char     *end;
+        long long v = strtoll(line.ptr, &end, 10);
+
+        if (end == line.ptr || (size_t)(end - line.ptr) != line.len || v < 1 || v > limit)
+            s = rr__fail(err, RR_E_FORMAT, "%s: line %llu: a length from 1 to %d is needed", l.name,
+                         (unsigned long long)l.line, (int)limit);
+        else
+            s = add_length(b, n++, (double)v, err);
+    }
+    if (got < 0)
+        s = err->status;
+    if (!s && !n)
+        s = rr__fail(err, RR_E_FORMAT, "%s: no lengths", l.name);
+    b->docs = n;
+    cli_lines_close(&l);
+    return s;
+}
+
+static rr_status draw_lengths(bench *b, uint64_t *state, int32_t limit, rr_error *err) {
     /* the median that gives this mean: exp(mu + sigma^2 / 2) */
-    double mu = log((double)b->mean) - 0.6 * 0.6 / 2;
+    double    mu = log((double)b->mean) - 0.6 * 0.6 / 2;
+    rr_status s = RR_OK;
+
+    for (int64_t i = 0; i < b->docs && !s; i++) {
+        double n = b->length ? (double)b->length
+                             : exp(mu + 0.6 * sqrt(-2 * log(uniform(state))) *
+                                            cos(6.283185307179586 * uniform(state)));
+
+        s = add_length(b, i, fmin(fmax(floor(n), b->length ? 1 : 24), limit), err);
+    }
+    return s;
+}
+
+static rr_status draw(bench *b, const rr_model_info *m, int32_t limit, rr_error *err) {
+    uint64_t  state = (uint64_t)b->seed * 0x9e3779b97f4a7c15u + 1;
+    rr_status s;
 
     b->cu = malloc(((size_t)b->docs + 1) * sizeof *b->cu);
     if (!b->cu)
         return rr__fail(err, RR_E_NOMEM, "%lld documents", (long long)b->docs);
     b->cu[0] = 0;
-    for (int64_t i = 0; i < b->docs; i++) {
-        double n = b->length ? (double)b->length
-                             : exp(mu + 0.6 * sqrt(-2 * log(uniform(&state))) *
-                                            cos(6.283185307179586 * uniform(&state)));
-
-        n = fmin(fmax(floor(n), b->length ? 1 : 24), limit);
-        if (b->cu[i] > INT32_MAX - (int32_t)n)
-            return rr__fail(err, RR_E_TOO_LARGE, "more than 2^31 tokens");
-        b->cu[i + 1] = b->cu[i] + (int32_t)n;
-    }
+    s = b->lengths ? read_lengths(b, limit, err) : draw_lengths(b, &state, limit, err);
+    if (s)
+        return s;
     b->n_tok = (size_t)b->cu[b->docs];
     b->ids = malloc(b->n_tok * sizeof *b->ids);
     if (!b->ids)
@@ -154,14 +199,19 @@ static rr_status one_precision(bench *b, rr__json_out *o, rr_error *err) {
 }
 
 int cmd_bench(int argc, char **argv) {
-    bench          b = {.docs = 100, .mean = 180, .seed = 1, .repeat = 10, .warmup = 2};
+    bench          b = {.docs = 0, .mean = 180, .seed = 1, .repeat = 10, .warmup = 2};
     const cli_flag flags[] = {
-        {"docs", 0, CLI_INT, &b.docs, "N", "documents in a request (default 100)", 1, 1e6},
+        {"docs", 0, CLI_INT, &b.docs, "N",
+         "documents in a request (default 100, or the lines of --lengths)", 1, 1e6},
         {"mean", 0, CLI_INT, &b.mean, "N", "mean tokens of a pair (default 180)", 1, 1e6},
         {"length", 0, CLI_INT, &b.length, "N", "every pair has exactly N tokens", 0, 1e6},
+        {"lengths", 0, CLI_TEXT, &b.lengths, "FILE", "tokens of each pair, one number a line", 0,
+         0},
         {"seed", 0, CLI_INT, &b.seed, "N", "of lengths and ids (default 1)", 0, 1e15},
         {"repeat", 0, CLI_INT, &b.repeat, "N", "timed requests (default 10)", 1, 1e6},
         {"warmup", 0, CLI_INT, &b.warmup, "N", "requests before them (default 2)", 0, 1e6},
+        {"precision", 0, CLI_WORDS, &b.common.precision, CLI_PRECISIONS,
+         "one or several, with commas (default auto)", 0, 0},
         {"json", 0, CLI_BOOL, &b.json, NULL, "one JSON document", 0, 0},
     };
     const cli_command c = {"bench",
@@ -182,6 +232,8 @@ int cmd_bench(int argc, char **argv) {
         return code;
     if (rest.n)
         return cli_fail("bench", EXIT_USAGE, "unexpected \"%s\"", rest.arg[0]);
+    if (!b.docs)
+        b.docs = b.lengths ? 1000000 : 100;
     b.ms = malloc((size_t)b.repeat * sizeof *b.ms);
     if (!b.ms)
         return cli_fail("bench", EXIT_FAILED, "out of memory");
@@ -203,6 +255,8 @@ int cmd_bench(int argc, char **argv) {
         rr__out_raw(&o, "\n", 1);
         fwrite(o.ptr, 1, o.len, stdout);
     }
+    if (!s)
+        s = cli_flush(&err);
     rr__out_free(&o);
     free(b.ids);
     free(b.cu);

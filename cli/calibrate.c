@@ -129,10 +129,9 @@ static rr_status run(calibrate *c, const rr__quant_opts *o, rr_error *err) {
     watch_pairs    pairs = {.n = 0};
     rr__pair_opts  policy = {.max_query = (int32_t)c->common.max_query};
     rr_engine_opts e;
-    rr_status      s = cli_engine_opts(&c->common, &e, err);
+    rr_status      s = rr__model_open(dir, &m, err);
 
-    if (!s)
-        s = rr__model_open(dir, &m, err);
+    cli_engine_opts(&c->common, &e);
     if (!s)
         s = rr__tokenizer_open(dir, &t, err);
     if (!s) {

@@ -209,10 +209,9 @@ static rr_status run(comparison *c, rr_error *err) {
     rr__pair_opts  o = {.max_query = (int32_t)c->common.max_query};
     rr_engine_opts policy;
     int32_t       *cu = NULL;
-    rr_status      s = cli_engine_opts(&c->common, &policy, err);
+    rr_status      s = rr__model_open(dir, &m, err);
 
-    if (!s)
-        s = rr__model_open(dir, &m, err);
+    cli_engine_opts(&c->common, &policy);
     if (!s)
         s = rr__tokenizer_open(dir, &t, err);
     if (!s) {

@@ -370,8 +370,8 @@ int cmd_eval(int argc, char **argv) {
         s = run_all(&e, &rest, &err);
     if (e.detail && fclose(e.detail) != 0 && !s)
         s = rr__fail(&err, RR_E_IO, "%s: %s", e.per_query, strerror(errno));
-    if (!s && (fflush(stdout) != 0 || ferror(stdout)))
-        s = rr__fail(&err, RR_E_IO, "standard output: %s", strerror(errno));
+    if (!s)
+        s = cli_flush(&err);
     rr_engine_close(e.a.engine);
     rr_engine_close(e.b.engine);
     rr_model_close(e.a.model);

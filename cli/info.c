@@ -6,9 +6,46 @@
 #include "base/pool.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const all_backends[] = {"cuda", "trt", "cpu", "ref"};
+
+typedef struct machine {
+    char   cpu[128];
+    double memory_gb, free_gb; /* 0 = unknown */
+} machine;
+
+/* "key : value" of a /proc file; the value, or "" */
+static void proc_value(const char *path, const char *key, char *value, size_t cap) {
+    FILE *f = fopen(path, "r");
+    char  line[512];
+
+    *value = '\0';
+    while (f && !*value && fgets(line, sizeof line, f)) {
+        char *colon = strchr(line, ':');
+
+        if (!colon || strncmp(line, key, strlen(key)) != 0)
+            continue;
+        colon[strcspn(colon, "\n")] = '\0';
+        colon++;
+        snprintf(value, cap, "%s", colon + strspn(colon, " \t"));
+    }
+    if (f)
+        fclose(f);
+}
+
+static machine look(void) {
+    machine m;
+    char    kb[128];
+
+    proc_value("/proc/cpuinfo", "model name", m.cpu, sizeof m.cpu);
+    proc_value("/proc/meminfo", "MemTotal", kb, sizeof kb);
+    m.memory_gb = strtod(kb, NULL) * 1024e-9;
+    proc_value("/proc/meminfo", "MemAvailable", kb, sizeof kb);
+    m.free_gb = strtod(kb, NULL) * 1024e-9;
+    return m;
+}
 
 static void backends_text(void) {
     printf("backends\n");
@@ -23,6 +60,8 @@ static void backends_text(void) {
 }
 
 static void text(const rr_model_info *m, const rr_engine_info *e) {
+    machine here = look();
+
     printf("rerank %s\n\nmodel      %s\n", rr_version(), m->dir);
     printf("           %s, %d layers x %d, %d heads, %.1f M parameters, %s\n", m->architecture,
            (int)m->n_layer, (int)m->d_model, (int)m->n_head, (double)m->n_param / 1e6, m->dtype);
@@ -32,12 +71,14 @@ static void text(const rr_model_info *m, const rr_engine_info *e) {
     printf("           weights %.1f MB, each instance %.1f MB more at %d tokens a batch\n",
            (double)e->weight_bytes / 1e6, (double)e->instance_bytes / 1e6,
            (int)e->max_batch_tokens);
-    printf("machine    %d cores\n\n", rr__cores());
+    printf("machine    %s, %d cores, %.1f GB of memory, %.1f GB free\n\n",
+           *here.cpu ? here.cpu : "CPU", rr__cores(), here.memory_gb, here.free_gb);
     backends_text();
 }
 
 static void json(const rr_model_info *m, const rr_engine_info *e) {
     rr__json_out o = {0};
+    machine      here = look();
 
     rr__out_object(&o);
     rr__out_key(&o, "version");
@@ -78,6 +119,15 @@ static void json(const rr_model_info *m, const rr_engine_info *e) {
     rr__out_key(&o, "max_batch_tokens");
     rr__out_i64(&o, e->max_batch_tokens);
     rr__out_end_object(&o);
+    rr__out_key(&o, "machine");
+    rr__out_object(&o);
+    rr__out_key(&o, "cpu");
+    rr__out_cstr(&o, here.cpu);
+    rr__out_key(&o, "cores");
+    rr__out_i64(&o, rr__cores());
+    rr__out_key(&o, "memory_gb");
+    rr__out_f64(&o, here.memory_gb);
+    rr__out_end_object(&o);
     rr__out_key(&o, "backends");
     rr__out_object(&o);
     for (int i = 0; i < 4; i++) {
@@ -108,7 +158,7 @@ int cmd_info(int argc, char **argv) {
         flags,
         1,
         &common,
-        NULL};
+        "Exit status: 0 done, 1 no engine opens (the reason is given), 2 wrong usage.\n"};
     cli_rest       rest;
     rr_error       err = {0};
     rr_model      *model;
@@ -134,5 +184,5 @@ int cmd_info(int argc, char **argv) {
         text(&m, &e);
     rr_engine_close(engine);
     rr_model_close(model);
-    return EXIT_OK;
+    return cli_flush(&err) ? cli_fail("info", EXIT_FAILED, "%s", err.text) : EXIT_OK;
 }

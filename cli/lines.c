@@ -24,7 +24,11 @@ rr_status cli_lines_open(cli_lines *l, const char *path, rr_error *err) {
     } else if (!(l->file = fopen(path, "r"))) {
         return rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
     }
-    if (fstat(fileno(l->file), &st) == 0 && S_ISDIR(st.st_mode)) {
+    if (fstat(fileno(l->file), &st) != 0) { /* checked now: the number may be reused soon */
+        cli_lines_close(l);
+        return rr__fail(err, RR_E_IO, "%s: %s", l->name, strerror(errno));
+    }
+    if (S_ISDIR(st.st_mode)) {
         cli_lines_close(l);
         return rr__fail(err, RR_E_IO, "%s: is a directory", path);
     }

@@ -4,7 +4,10 @@
 
 #include "cli.h"
 
+#include "base/error.h"
+
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,6 +28,13 @@ int cli_fail(const char *command, int code, const char *fmt, ...) {
     return code;
 }
 
+rr_status cli_flush(rr_error *err) {
+    int failed = fflush(stdout) != 0 || ferror(stdout);
+
+    return failed ? rr__fail(err, RR_E_IO, "standard output: %s", strerror(errno ? errno : EIO))
+                  : RR_OK;
+}
+
 /* The command's own flags and then the common ones, in one array. */
 static int collect(const cli_command *c, cli_flag *all) {
     cli_common *m = c->common;
@@ -39,10 +49,9 @@ static int collect(const cli_command *c, cli_flag *all) {
     const cli_flag common[] = {
         {"model", 'm', CLI_TEXT, &m->model, "DIR", "model directory (default: the embedded model)",
          0, 0},
-        {"backend", 0, CLI_TEXT, &m->backend, "NAME", "ref, cpu, cuda, trt (default: best here)", 0,
+        {"backend", 0, CLI_WORD, &m->backend, CLI_BACKENDS, "default: the best that runs here", 0,
          0},
-        {"precision", 0, CLI_TEXT, &m->precision, "P",
-         "auto, fp32, bf16, fp16, int8, fp8 (default auto)", 0, 0},
+        {"precision", 0, CLI_WORD, &m->precision, CLI_PRECISIONS, "default: auto", 0, 0},
         {"devices", 0, CLI_TEXT, &m->devices, "LIST", "GPU ordinals: 0 or 0,1 or all (default 0)",
          0, 0},
         {"calibration", 0, CLI_TEXT, &m->calibration, "FILE", "static scales from rerank calibrate",
@@ -53,29 +62,38 @@ static int collect(const cli_command *c, cli_flag *all) {
          "tokens of a pair (default 512, or what the model takes)", 0, 1 << 20},
         {"max-query", 0, CLI_INT, &m->max_query, "N",
          "query tokens kept (default 3/4 of max-length)", 0, 1 << 20},
-        {"truncation", 0, CLI_TEXT, &m->truncation, "T",
-         "only_second (default), longest_first, error", 0, 0},
-        {"truncation-side", 0, CLI_TEXT, &m->side, "S", "end that is cut: right (default), left", 0,
-         0},
+        {"truncation", 0, CLI_WORD, &m->truncation, "only_second|longest_first|error",
+         "what a pair that is longer loses (default only_second)", 0, 0},
+        {"truncation-side", 0, CLI_WORD, &m->side, "right|left", "end that is cut (default right)",
+         0, 0},
         {"max-batch-tokens", 0, CLI_INT, &m->max_batch_tokens, "N",
          "tokens in one forward pass (default 16384)", 0, 1 << 24},
     };
-    for (size_t i = 0; i < sizeof common / sizeof common[0] && n < MAX_FLAGS; i++)
-        all[n++] = common[i];
+    for (size_t i = 0; i < sizeof common / sizeof common[0] && n < MAX_FLAGS; i++) {
+        int own = 0; /* a command may give a common flag a wider meaning */
+
+        for (int k = 0; k < c->n_flag; k++)
+            own |= strcmp(c->flag[k].name, common[i].name) == 0;
+        if (!own)
+            all[n++] = common[i];
+    }
     return n;
 }
 
 static void help(const cli_command *c, const cli_flag *all, int n) {
     printf("usage: rerank %s %s\n\n%s\n\n", c->name, c->usage, c->summary);
     for (int i = 0; i < n; i++) {
-        char left[64];
+        char left[96];
 
         if (c->common && i == c->n_flag)
             printf("\nModel, backend and truncation:\n");
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", all[i].letter ? '-' : ' ',
                  all[i].letter ? all[i].letter : ' ', all[i].letter ? "," : " ", all[i].name,
                  all[i].arg ? " " : "", all[i].arg ? all[i].arg : "");
-        printf("  %-28s %s\n", left, all[i].help);
+        if (strlen(left) > 28)
+            printf("  %s\n  %-28s %s\n", left, "", all[i].help);
+        else
+            printf("  %-28s %s\n", left, all[i].help);
     }
     printf("  %-28s %s\n", "-h, --help", "this text");
     if (c->epilog)
@@ -109,21 +127,73 @@ static int distance(const char *a, const char *b) {
     return row[n];
 }
 
-static int unknown(const cli_command *c, const cli_flag *all, int n, const char *name) {
-    const char *nearest = NULL;
-    int         least = 4;
+int cli_nearest(const char *text, const char *words, char word[64]) {
+    int least = 4;
 
-    for (int i = 0; i < n; i++) {
-        int d = distance(name, all[i].name);
+    *word = '\0';
+    while (*words) {
+        size_t n = strcspn(words, "|");
+        char   w[64];
 
-        if (d < least) {
-            least = d;
-            nearest = all[i].name;
+        if (n < sizeof w) {
+            int d;
+
+            memcpy(w, words, n);
+            w[n] = '\0';
+            d = text[0] && strncmp(w, text, strlen(text)) == 0 ? 0 : distance(text, w);
+            if (d < least) {
+                least = d;
+                memcpy(word, w, n + 1);
+            }
         }
+        words += n + (words[n] == '|');
     }
-    if (nearest)
-        return cli_fail(c->name, EXIT_USAGE, "no flag --%s; did you mean --%s?", name, nearest);
+    return *word != '\0';
+}
+
+static int unknown(const cli_command *c, const cli_flag *all, int n, const char *name) {
+    char   names[MAX_FLAGS * 24] = "", word[64];
+    size_t at = 0;
+
+    for (int i = 0; i < n && at < sizeof names; i++)
+        at += (size_t)snprintf(names + at, sizeof names - at, "%s|", all[i].name);
+    if (cli_nearest(name, names, word))
+        return cli_fail(c->name, EXIT_USAGE, "no flag --%s; did you mean --%s?", name, word);
     return cli_fail(c->name, EXIT_USAGE, "no flag --%s; see rerank %s --help", name, c->name);
+}
+
+/* Whether text[0 .. n) is one of the words "a|b|c". */
+static int is_word(const char *text, size_t n, const char *words) {
+    while (*words) {
+        size_t len = strcspn(words, "|");
+
+        if (len == n && memcmp(words, text, n) == 0)
+            return 1;
+        words += len + (words[len] == '|');
+    }
+    return 0;
+}
+
+static int take_words(const cli_command *c, const cli_flag *f, const char *text) {
+    const char *p = text;
+
+    for (;;) {
+        size_t n = f->kind == CLI_WORDS ? strcspn(p, ",") : strlen(p);
+        char   one[64], word[64];
+
+        if (!is_word(p, n, f->arg)) {
+            snprintf(one, sizeof one, "%.*s", (int)(n < 60 ? n : 60), p);
+            if (cli_nearest(one, f->arg, word))
+                return cli_fail(c->name, EXIT_USAGE, "--%s \"%s\" is none of %s; did you mean %s?",
+                                f->name, one, f->arg, word);
+            return cli_fail(c->name, EXIT_USAGE, "--%s \"%s\" is none of %s", f->name, one, f->arg);
+        }
+        if (!p[n])
+            break;
+        p += n + 1;
+    }
+    *(const char **)f->into = text;
+    return -1;
 }
 
 static int take(const cli_command *c, const cli_flag *f, const char *text) {
@@ -132,6 +202,16 @@ static int take(const cli_command *c, const cli_flag *f, const char *text) {
 
     if (f->kind == CLI_TEXT) {
         *(const char **)f->into = text;
+        return -1;
+    }
+    if (f->kind == CLI_WORD || f->kind == CLI_WORDS)
+        return take_words(c, f, text);
+    if (f->kind == CLI_LIST) {
+        cli_list *l = f->into;
+
+        if (l->n == (int)(sizeof l->item / sizeof l->item[0]))
+            return cli_fail(c->name, EXIT_USAGE, "--%s: given more than %d times", f->name, l->n);
+        l->item[l->n++] = text;
         return -1;
     }
     errno = 0;
@@ -205,7 +285,7 @@ int cli_parse(const cli_command *c, int argc, char **argv, cli_rest *rest) {
 /* ---- model and engine ----------------------------------------------------- */
 
 const char *cli_model_dir(const cli_common *c) {
-    static char              found[4096 + 64];
+    static char              found[PATH_MAX];
     static const char *const beside[] = {"../share/rerank/models/mini", "../models/mini",
                                          "../../models/mini"};
     const char              *env = getenv("RERANK_MODEL");
@@ -223,57 +303,44 @@ const char *cli_model_dir(const cli_common *c) {
         exe[n] = '\0';
         slash = strrchr(exe, '/');
         for (size_t i = 0; slash && i < sizeof beside / sizeof beside[0]; i++) {
-            char config[sizeof found + 16];
+            char dir[sizeof found], config[sizeof found + 16];
 
             slash[1] = '\0';
-            snprintf(found, sizeof found, "%s%s", exe, beside[i]);
-            snprintf(config, sizeof config, "%s/config.json", found);
-            if (access(config, R_OK) == 0)
+            snprintf(dir, sizeof dir, "%s%s", exe, beside[i]);
+            snprintf(config, sizeof config, "%s/config.json", dir);
+            if (access(config, R_OK) == 0 && realpath(dir, found))
                 return found;
         }
     }
     return "models/mini";
 }
 
-rr_status cli_engine_opts(const cli_common *c, rr_engine_opts *o, rr_error *err) {
+void cli_engine_opts(const cli_common *c, rr_engine_opts *o) {
     *o = (rr_engine_opts){.backend = c->backend,
                           .precision = c->precision,
                           .devices = c->devices,
                           .calibration_path = c->calibration,
                           .threads = (int32_t)c->threads,
                           .max_length = (int32_t)c->max_length,
-                          .max_batch_tokens = (int32_t)c->max_batch_tokens};
+                          .max_batch_tokens = (int32_t)c->max_batch_tokens,
+                          .max_queue_tokens = INT32_MAX /* nobody else waits */};
     if (!c->truncation || strcmp(c->truncation, "only_second") == 0)
         o->truncation = RR_TRUNC_ONLY_SECOND;
     else if (strcmp(c->truncation, "longest_first") == 0)
         o->truncation = RR_TRUNC_LONGEST_FIRST;
-    else if (strcmp(c->truncation, "error") == 0)
+    else
         o->truncation = RR_TRUNC_ERROR;
-    else {
-        snprintf(err->text, sizeof err->text,
-                 "--truncation \"%s\" is none of only_second, longest_first, error", c->truncation);
-        return err->status = RR_E_ARG;
-    }
-    if (!c->side || strcmp(c->side, "right") == 0)
-        o->side = RR_SIDE_RIGHT;
-    else if (strcmp(c->side, "left") == 0)
-        o->side = RR_SIDE_LEFT;
-    else {
-        snprintf(err->text, sizeof err->text, "--truncation-side \"%s\" is neither right nor left",
-                 c->side);
-        return err->status = RR_E_ARG;
-    }
-    return RR_OK;
+    o->side = c->side && strcmp(c->side, "left") == 0 ? RR_SIDE_LEFT : RR_SIDE_RIGHT;
 }
 
 rr_status cli_open(const cli_common *c, rr_model **model, rr_engine **engine, rr_error *err) {
     rr_engine_opts o;
-    rr_status      s = cli_engine_opts(c, &o, err);
+    rr_status      s;
 
     *model = NULL;
     *engine = NULL;
-    if (!s)
-        s = rr_model_open(cli_model_dir(c), model, err);
+    cli_engine_opts(c, &o);
+    s = rr_model_open(cli_model_dir(c), model, err);
     if (!s)
         s = rr_engine_open(*model, &o, engine, err);
     if (s) {

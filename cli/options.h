@@ -10,13 +10,26 @@
 
 #include "rerank.h"
 
-typedef enum cli_kind { CLI_BOOL, CLI_INT, CLI_REAL, CLI_TEXT } cli_kind;
+typedef enum cli_kind {
+    CLI_BOOL,
+    CLI_INT,
+    CLI_REAL,
+    CLI_TEXT,
+    CLI_WORD,  /* one of the words of arg, "right|left"                            */
+    CLI_WORDS, /* some of them, "fp32,int8"                                        */
+    CLI_LIST   /* may be given several times; into is a cli_list                   */
+} cli_kind;
+
+typedef struct cli_list {
+    const char *item[64];
+    int         n;
+} cli_list;
 
 typedef struct cli_flag {
     const char *name;   /* without -- */
     char        letter; /* 0 = none   */
     cli_kind    kind;
-    void       *into;       /* int, int64_t, double or const char * */
+    void       *into;       /* int, int64_t, double, const char * or cli_list */
     const char *arg, *help; /* "N", "print the best N" */
     double      lo, hi;     /* for numbers */
 } cli_flag;
@@ -39,6 +52,9 @@ typedef struct cli_command {
     const char     *epilog; /* examples, exit status */
 } cli_command;
 
+#define CLI_BACKENDS   "ref|cpu|cuda|trt"
+#define CLI_PRECISIONS "auto|fp32|bf16|fp16|int8|fp8"
+
 /* Parse; on --help print and return 0, on wrong usage say what and return 2, else -1. rest->arg
  * points into argv, whose order changes. */
 int cli_parse(const cli_command *c, int argc, char **argv, cli_rest *rest);
@@ -47,11 +63,18 @@ int cli_parse(const cli_command *c, int argc, char **argv, cli_rest *rest);
 int cli_fail(const char *command, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Flush standard output; RR_E_IO if anything written to it was lost. */
+rr_status cli_flush(rr_error *err);
+
+/* The word of "a|b|c" (or of a list with another separator) nearest to text, in word[64]; 0 if none
+ * is near. */
+int cli_nearest(const char *text, const char *words, char word[64]);
+
 /* -m, or RERANK_MODEL, or the embedded model beside the program or installed. Never NULL. */
 const char *cli_model_dir(const cli_common *c);
 
-/* Engine options and request options as the flags say; RR_E_ARG on a bad policy name. */
-rr_status cli_engine_opts(const cli_common *c, rr_engine_opts *o, rr_error *err);
+/* Engine options as the flags say. */
+void cli_engine_opts(const cli_common *c, rr_engine_opts *o);
 
 /* Model and engine as the flags say. On failure both are closed and NULL. */
 rr_status cli_open(const cli_common *c, rr_model **model, rr_engine **engine, rr_error *err);

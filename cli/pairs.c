@@ -16,48 +16,64 @@ enum {
 };
 
 typedef struct block {
-    rr__arena arena;
-    size_t    n, bytes;
-    rr_str    query[BLOCK_PAIRS], document[BLOCK_PAIRS];
-    uint64_t  first_line;
-    rr_job   *job;
+    rr__arena   arena;
+    size_t      n_line, n, bytes; /* lines with something on them, pairs among them, their text */
+    const char *bad[BLOCK_PAIRS]; /* [n_line] why a line is no pair, NULL if it is one */
+    rr_str      query[BLOCK_PAIRS], document[BLOCK_PAIRS]; /* [n] */
+    uint64_t    first_line;
+    rr_job     *job;
 } block;
 
+/* One line into the block. */
+static rr_status add(block *b, rr_str line, const char *where, int skip_bad, rr_error *err) {
+    cli_record rec;
+    rr_status  s;
+
+    line.ptr = rr__arena_strndup(&b->arena, line.ptr, line.len);
+    if (!line.ptr)
+        return rr__fail(err, RR_E_NOMEM, "%s: %zu bytes", where, line.len);
+    s = cli_record_parse(line, &b->arena, where, &rec, err);
+    if (!s && (!rec.query.ptr || !rec.document.ptr))
+        s = rr__fail(err, RR_E_FORMAT, "%s: no \"%s\"", where,
+                     rec.query.ptr ? "document" : "query");
+    b->bad[b->n_line] = NULL;
+    if (s == RR_E_FORMAT && skip_bad) {
+        if (!(b->bad[b->n_line++] = rr__arena_strndup(&b->arena, err->text, strlen(err->text))))
+            return rr__fail(err, RR_E_NOMEM, "%s", where);
+        return RR_OK;
+    }
+    if (s)
+        return s;
+    b->query[b->n] = rec.query;
+    b->document[b->n++] = rec.document;
+    b->n_line++;
+    b->bytes += line.len;
+    return RR_OK;
+}
+
 /* Fill an empty block; *end is set when the input is over. */
-static rr_status fill(block *b, cli_lines *l, int *end, rr_error *err) {
+static rr_status fill(block *b, cli_lines *l, int skip_bad, int *end, rr_error *err) {
     rr_status s = RR_OK;
-    int       got = 0;
+    rr_str    line;
+    char      where[300];
 
     rr__arena_reset(&b->arena);
-    b->n = b->bytes = 0;
+    b->n = b->n_line = b->bytes = 0;
     b->first_line = l->line + 1;
-    while (!s && b->n < BLOCK_PAIRS && b->bytes < BLOCK_BYTES) {
-        rr_str     line;
-        cli_record rec;
-        char       where[300];
+    while (!s && b->n_line < BLOCK_PAIRS && b->bytes < BLOCK_BYTES) {
+        int got = cli_lines_next(l, &line, err);
 
-        got = cli_lines_next(l, &line, err);
-        if (got <= 0)
+        if (got < 0)
+            return err->status;
+        if (got == 0) {
+            *end = 1;
             break;
-        if (!line.len)
-            continue;
-        line.ptr = rr__arena_strndup(&b->arena, line.ptr, line.len);
-        if (!line.ptr)
-            return rr__fail(err, RR_E_NOMEM, "%s: line %llu", l->name, (unsigned long long)l->line);
+        }
         snprintf(where, sizeof where, "%.250s: line %llu", l->name, (unsigned long long)l->line);
-        s = cli_record_parse(line, &b->arena, where, &rec, err);
-        if (!s && (!rec.query.ptr || !rec.document.ptr))
-            s = rr__fail(err, RR_E_FORMAT, "%s: no \"%s\"", where,
-                         rec.query.ptr ? "document" : "query");
-        if (s)
-            break;
-        b->query[b->n] = rec.query;
-        b->document[b->n] = rec.document;
-        b->bytes += line.len;
-        b->n++;
+        if (line.len)
+            s = add(b, line, where, skip_bad, err);
     }
-    *end = got == 0 && b->n < BLOCK_PAIRS && b->bytes < BLOCK_BYTES;
-    return got < 0 ? err->status : s;
+    return s;
 }
 
 static void put_info(rr__json_out *o, const rr_doc_info *info) {
@@ -67,9 +83,19 @@ static void put_info(rr__json_out *o, const rr_doc_info *info) {
     rr__out_i64(o, info->kept);
     rr__out_key(o, "truncated");
     rr__out_bool(o, info->truncated);
+}
+
+static void end_line(rr__json_out *o) {
     rr__out_end_object(o);
     rr__out_raw(o, "\n", 1);
     o->comma = 0; /* the next line is a document of its own */
+}
+
+static void put_bad(rr__json_out *o, const char *why) {
+    rr__out_object(o);
+    rr__out_key(o, "error");
+    rr__out_cstr(o, why);
+    end_line(o);
 }
 
 static rr_status flush(rr__json_out *o, rr_error *err) {
@@ -85,29 +111,47 @@ static rr_status flush(rr__json_out *o, rr_error *err) {
 
 /* Wait for the block's job and print its lines. */
 static rr_status drain(block *b, rr__json_out *o, int raw, rr_error *err) {
-    rr_status s;
+    const float       *score = NULL;
+    const rr_doc_info *info = NULL;
+    rr_status          s = b->job ? rr_wait(b->job, err) : RR_OK;
 
-    if (!b->job)
-        return RR_OK;
-    s = rr_wait(b->job, err);
-    if (!s) {
-        const float       *score = rr_job_scores(b->job, NULL);
-        const rr_doc_info *info = rr_job_docs(b->job, NULL);
-
-        for (size_t i = 0; i < b->n; i++) {
-            rr__out_object(o);
-            rr__out_key(o, "score");
-            rr__out_f32(o, raw ? score[i] : rr_sigmoid(score[i]));
-            put_info(o, &info[i]);
-        }
-        s = flush(o, err);
+    if (!s && b->job) {
+        score = rr_job_scores(b->job, NULL);
+        info = rr_job_docs(b->job, NULL);
     }
+    for (size_t i = 0, k = 0; i < b->n_line && !s; i++) {
+        if (b->bad[i]) {
+            put_bad(o, b->bad[i]);
+            continue;
+        }
+        rr__out_object(o);
+        rr__out_key(o, "score");
+        rr__out_f32(o, raw ? score[k] : rr_sigmoid(score[k]));
+        put_info(o, &info[k++]);
+        end_line(o);
+    }
+    if (!s)
+        s = flush(o, err);
     rr_job_free(b->job);
     b->job = NULL;
     return s;
 }
 
-rr_status cli_pairs_score(const char *path, const cli_common *c, int raw, rr_error *err) {
+/* Send the block's pairs to the engine; a block of bad lines only has no job. */
+static rr_status submit(block *b, rr_engine *engine, const rr_submit_opts *opts, const cli_lines *l,
+                        rr_error *err) {
+    rr_status s =
+        b->n ? rr_submit_pairs(engine, b->query, b->document, b->n, opts, NULL, NULL, &b->job, err)
+             : RR_OK;
+
+    if (s)
+        rr__fail_prefix(err, s, "%s: block of lines %llu to %llu", l->name,
+                        (unsigned long long)b->first_line, (unsigned long long)l->line);
+    return s;
+}
+
+rr_status cli_pairs_score(const char *path, const cli_common *c, int raw, int skip_bad,
+                          rr_error *err) {
     cli_lines      l = {0};
     rr__json_out   o = {0};
     rr_model      *model = NULL;
@@ -116,7 +160,9 @@ rr_status cli_pairs_score(const char *path, const cli_common *c, int raw, rr_err
     uint64_t       filled = 0, drained = 0;
     int            end = 0;
     rr_submit_opts opts = {.max_query = (int32_t)c->max_query};
+    rr_error       later;
     rr_status      s = ring ? cli_lines_open(&l, path, err) : rr__fail(err, RR_E_NOMEM, "blocks");
+    rr_status      t = RR_OK;
 
     if (!s)
         s = cli_open(c, &model, &engine, err);
@@ -125,29 +171,17 @@ rr_status cli_pairs_score(const char *path, const cli_common *c, int raw, rr_err
 
         if (filled - drained == BLOCKS)
             s = drain(&ring[drained++ % BLOCKS], &o, raw, err);
-        if (!s)
-            s = fill(b, &l, &end, err);
-        if (!s && b->n) {
-            s = rr_submit_pairs(engine, b->query, b->document, b->n, &opts, NULL, NULL, &b->job,
-                                err);
-            if (s)
-                rr__fail_prefix(err, s, "%s: lines %llu to %llu", l.name,
-                                (unsigned long long)b->first_line, (unsigned long long)l.line);
-            filled++;
-        }
-        if (l.total)
-            cli_progress("scored", l.bytes, l.total, 0);
-        else
-            cli_progress("scored lines", l.line, 0, 0);
+        if (s)
+            break;
+        s = fill(b, &l, skip_bad, &end, err);
+        t = submit(b, engine, &opts, &l, s ? &later : err); /* also what stands before a bad line */
+        filled += !t;
+        s = s ? s : t;
+        cli_progress("scored", l.total ? l.bytes : l.line, l.total, 0);
     }
-    { /* what was read before an error is still answered */
-        rr_error  later;
-        rr_status t = RR_OK;
-
-        while (drained < filled && !t)
-            t = drain(&ring[drained++ % BLOCKS], &o, raw, s ? &later : err);
-        if (!s)
-            s = t;
+    for (t = RR_OK; drained < filled && !t;) { /* what was read before an error is still answered */
+        t = drain(&ring[drained++ % BLOCKS], &o, raw, s ? &later : err);
+        s = s ? s : t;
     }
     cli_progress("scored", 1, 1, 1);
     for (int i = 0; ring && i < BLOCKS; i++) {
@@ -165,66 +199,80 @@ rr_status cli_pairs_score(const char *path, const cli_common *c, int raw, rr_err
     return s;
 }
 
-rr_status cli_pairs_tokenize(const char *path, const cli_common *c, rr_error *err) {
+typedef struct id_buf {
+    int32_t *id;
+    size_t   cap;
+} id_buf;
+
+/* One pair's ids as a line of JSON. */
+static rr_status put_ids(const rr_model *model, rr_str query, rr_str doc,
+                         const rr_submit_opts *opts, id_buf *buf, rr__json_out *o, rr_error *err) {
+    rr_doc_info info;
+    size_t      n;
+    rr_status   s = rr_tokenize_pair(model, query, doc, opts, buf->id, buf->cap, &n, &info, err);
+
+    if (!s && n > buf->cap) {
+        int32_t *bigger = realloc(buf->id, n * sizeof *bigger);
+
+        if (!bigger)
+            return rr__fail(err, RR_E_NOMEM, "%zu tokens", n);
+        *buf = (id_buf){bigger, n};
+        s = rr_tokenize_pair(model, query, doc, opts, buf->id, buf->cap, &n, &info, err);
+    }
+    if (s)
+        return s;
+    rr__out_object(o);
+    rr__out_key(o, "ids");
+    rr__out_array(o);
+    for (size_t k = 0; k < n; k++)
+        rr__out_i64(o, buf->id[k]);
+    rr__out_end_array(o);
+    put_info(o, &info);
+    end_line(o);
+    return RR_OK;
+}
+
+rr_status cli_pairs_tokenize(const char *path, const cli_common *c, int skip_bad, rr_error *err) {
     cli_lines      l = {0};
     rr__json_out   o = {0};
     rr_model      *model = NULL;
     block         *b = calloc(1, sizeof *b);
-    int32_t       *ids = NULL;
-    size_t         cap = 1 << 14;
+    id_buf         ids = {NULL, 0};
     int            end = 0;
     rr_engine_opts e;
-    rr_status      s = cli_engine_opts(c, &e, err);
-    rr_submit_opts opts = {.max_length = e.max_length,
-                           .max_query = (int32_t)c->max_query,
-                           .truncation = e.truncation,
-                           .side = e.side};
+    rr_submit_opts opts;
+    rr_error       later;
+    rr_status      s = b ? cli_lines_open(&l, path, err) : rr__fail(err, RR_E_NOMEM, "block");
 
-    ids = malloc(cap * sizeof *ids);
-    if (!s && (!b || !ids))
-        s = rr__fail(err, RR_E_NOMEM, "block");
-    if (!s)
-        s = cli_lines_open(&l, path, err);
+    cli_engine_opts(c, &e);
+    opts = (rr_submit_opts){.max_length = e.max_length,
+                            .max_query = (int32_t)c->max_query,
+                            .truncation = e.truncation,
+                            .side = e.side};
     if (!s)
         s = rr_tokenizer_open(cli_model_dir(c), &model, err);
     while (!s && !end) {
-        s = fill(b, &l, &end, err);
-        for (size_t i = 0; i < b->n && !s; i++) {
-            rr_doc_info info;
-            size_t      n;
+        rr_status t = RR_OK;
 
-            s = rr_tokenize_pair(model, b->query[i], b->document[i], &opts, ids, cap, &n, &info,
-                                 err);
-            if (!s && n > cap) {
-                int32_t *bigger = realloc(ids, n * sizeof *ids);
-
-                if (!bigger) {
-                    s = rr__fail(err, RR_E_NOMEM, "%zu tokens", n);
-                    break;
-                }
-                ids = bigger;
-                cap = n;
-                s = rr_tokenize_pair(model, b->query[i], b->document[i], &opts, ids, cap, &n, &info,
-                                     err);
+        s = fill(b, &l, skip_bad, &end, err);
+        for (size_t i = 0, k = 0; i < b->n_line && !t; i++) {
+            if (b->bad[i]) {
+                put_bad(&o, b->bad[i]);
+                continue;
             }
-            if (s)
-                break;
-            rr__out_object(&o);
-            rr__out_key(&o, "ids");
-            rr__out_array(&o);
-            for (size_t k = 0; k < n; k++)
-                rr__out_i64(&o, ids[k]);
-            rr__out_end_array(&o);
-            put_info(&o, &info);
-            s = flush(&o, err);
+            t = put_ids(model, b->query[k], b->document[k], &opts, &ids, &o, s ? &later : err);
+            k++;
         }
+        if (!t)
+            t = flush(&o, s ? &later : err);
+        s = s ? s : t;
         cli_progress("tokenized", l.total ? l.bytes : l.line, l.total, 0);
     }
     cli_progress("tokenized", 1, 1, 1);
     if (b)
         rr__arena_free(&b->arena);
     free(b);
-    free(ids);
+    free(ids.id);
     rr__out_free(&o);
     rr_model_close(model);
     cli_lines_close(&l);

@@ -28,20 +28,21 @@ static const char epilog[] =
 
 typedef struct document {
     rr_str id, text;
-    size_t index;
+    size_t index; /* of the input */
+    float  logit;
 } document;
 
 typedef struct ranking {
-    const char *query, *files[64], *pairs;
-    int         n_files, json, jsonl, raw;
+    const char *query, *pairs;
+    cli_list    files;
+    int         json, jsonl, raw, skip_bad;
     int64_t     top_n;
     cli_common  common;
 
     rr__arena          arena;
     document          *doc;
     size_t             n, cap;
-    const float       *score;
-    const rr_doc_info *info;
+    const rr_doc_info *info; /* by index */
 } ranking;
 
 /* ---- documents in ------------------------------------------------------------ */
@@ -56,7 +57,7 @@ static rr_status add(ranking *r, rr_str id, rr_str text, rr_error *err) {
         r->doc = bigger;
         r->cap = cap;
     }
-    r->doc[r->n] = (document){id, text, r->n};
+    r->doc[r->n] = (document){id, text, r->n, 0};
     r->n++;
     return RR_OK;
 }
@@ -98,9 +99,9 @@ static rr_status gather(ranking *r, const cli_rest *rest, rr_error *err) {
 
     for (int i = 0; i < rest->n && !s; i++)
         s = add(r, (rr_str){NULL, 0}, (rr_str){rest->arg[i], strlen(rest->arg[i])}, err);
-    for (int i = 0; i < r->n_files && !s; i++)
-        s = read_file(r, r->files[i], err);
-    if (!s && !rest->n && !r->n_files)
+    for (int i = 0; i < r->files.n && !s; i++)
+        s = read_file(r, r->files.item[i], err);
+    if (!s && !rest->n && !r->files.n)
         s = read_file(r, "-", err);
     if (!s && !r->n)
         s = rr__fail(err, RR_E_ARG,
@@ -110,19 +111,16 @@ static rr_status gather(ranking *r, const cli_rest *rest, rr_error *err) {
 
 /* ---- ranking out --------------------------------------------------------------- */
 
-static const float *sort_scores;
-
 static int better(const void *a, const void *b) {
     const document *x = a, *y = b;
-    float           p = sort_scores[x->index], q = sort_scores[y->index];
 
-    if (p != q)
-        return p > q ? -1 : 1;
+    if (x->logit != y->logit)
+        return x->logit > y->logit ? -1 : 1;
     return x->index < y->index ? -1 : 1;
 }
 
 static float shown(const ranking *r, const document *d) {
-    return r->raw ? r->score[d->index] : rr_sigmoid(r->score[d->index]);
+    return r->raw ? d->logit : rr_sigmoid(d->logit);
 }
 
 static void put_json(rr__json_out *o, const ranking *r, const document *d, size_t rank) {
@@ -158,7 +156,7 @@ static void put_table(const ranking *r, size_t n, const rr_timing *t) {
     printf("%4s  %-8s %-12s %6s  document\n", "rank", r->raw ? "logit" : "score", "", "index");
     for (size_t i = 0; i < n; i++) {
         const document *d = &r->doc[i];
-        int             bar = (int)(rr_sigmoid(r->score[d->index]) * 96 + 0.5f);
+        int             bar = (int)(rr_sigmoid(d->logit) * 96 + 0.5f);
 
         printf("%4zu  %-8.4f ", i + 1, (double)shown(r, d));
         for (int k = 0; k < bar / 8; k++)
@@ -234,10 +232,12 @@ static rr_status rank(ranking *r, rr_error *err) {
     if (!s)
         s = rr_wait(job, err);
     if (!s) {
-        r->score = rr_job_scores(job, NULL);
+        const float *logit = rr_job_scores(job, NULL);
+
+        for (size_t i = 0; i < r->n; i++)
+            r->doc[i].logit = logit[i];
         r->info = rr_job_docs(job, NULL);
         rr_job_timing(job, &timing);
-        sort_scores = r->score;
         qsort(r->doc, r->n, sizeof *r->doc, better);
         put(r, &timing);
     }
@@ -251,17 +251,18 @@ static rr_status rank(ranking *r, rr_error *err) {
 
 int cmd_score(int argc, char **argv) {
     ranking        r = {0};
-    const char    *file = NULL;
     const cli_flag flags[] = {
         {"query", 'q', CLI_TEXT, &r.query, "TEXT", "the query", 0, 0},
-        {"file", 'f', CLI_TEXT, &file, "FILE",
-         "documents, one a line, text or JSONL; - is standard input", 0, 0},
+        {"file", 'f', CLI_LIST, &r.files, "FILE",
+         "documents, one a line, text or JSONL; - is standard input; may be repeated", 0, 0},
         {"top-n", 'n', CLI_INT, &r.top_n, "N", "print the best N (default all)", 0, 1e15},
         {"raw", 0, CLI_BOOL, &r.raw, NULL, "print logits instead of sigmoids", 0, 0},
         {"json", 0, CLI_BOOL, &r.json, NULL, "one JSON document", 0, 0},
         {"jsonl", 0, CLI_BOOL, &r.jsonl, NULL, "one JSON line a document", 0, 0},
         {"pairs", 0, CLI_TEXT, &r.pairs, "FILE",
          "score {\"query\", \"document\"} lines; - is standard input", 0, 0},
+        {"skip-bad", 0, CLI_BOOL, &r.skip_bad, NULL,
+         "with --pairs: answer a line that is no pair with {\"error\"} and go on", 0, 0},
     };
     const cli_command c = {"score",
                            "[options] -q QUERY [DOCUMENT ...] | --pairs FILE",
@@ -279,20 +280,18 @@ int cmd_score(int argc, char **argv) {
         return code;
     setlocale(LC_CTYPE, "C.UTF-8");
     if (r.pairs) {
-        if (rest.n || r.query || file)
+        if (rest.n || r.query || r.files.n)
             return cli_fail("score", EXIT_USAGE, "--pairs takes no query and no other documents");
-        s = cli_pairs_score(r.pairs, &r.common, r.raw, &err);
+        s = cli_pairs_score(r.pairs, &r.common, r.raw, r.skip_bad, &err);
     } else {
         if (!r.query)
             return cli_fail("score", EXIT_USAGE, "-q QUERY is needed; see rerank score --help");
-        if (file)
-            r.files[r.n_files++] = file;
         s = gather(&r, &rest, &err);
         if (!s)
             s = rank(&r, &err);
     }
-    if (!s && (fflush(stdout) != 0 || ferror(stdout)))
-        s = rr__fail(&err, RR_E_IO, "standard output: %s", strerror(errno));
+    if (!s)
+        s = cli_flush(&err);
     rr__arena_free(&r.arena);
     free(r.doc);
     return s ? cli_fail("score", EXIT_FAILED, "%s", err.text) : EXIT_OK;

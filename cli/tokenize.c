@@ -52,16 +52,22 @@ static rr_status one(const rr_model *model, rr_str text, int json, rr_error *err
 
 int cmd_tokenize(int argc, char **argv) {
     const char    *pairs = NULL;
-    int            json = 0;
+    int            json = 0, skip_bad = 0;
     cli_common     common = {0};
     const cli_flag flags[] = {
         {"pairs", 0, CLI_TEXT, &pairs, "FILE",
          "{\"query\", \"document\"} lines; - is standard input", 0, 0},
         {"json", 0, CLI_BOOL, &json, NULL, "one JSON line a text", 0, 0},
+        {"skip-bad", 0, CLI_BOOL, &skip_bad, NULL,
+         "answer a line that is no pair with {\"error\"} and go on", 0, 0},
     };
-    const cli_command c = {"tokenize", "[options] TEXT ... | --pairs FILE", summary,
-                           flags,      sizeof flags / sizeof flags[0],      &common,
-                           NULL};
+    const cli_command c = {"tokenize",
+                           "[options] TEXT ... | --pairs FILE",
+                           summary,
+                           flags,
+                           sizeof flags / sizeof flags[0],
+                           &common,
+                           "Exit status: 0 done, 1 input or model failed, 2 wrong usage.\n"};
     cli_rest          rest;
     rr_error          err = {0};
     rr_model         *model = NULL;
@@ -73,14 +79,14 @@ int cmd_tokenize(int argc, char **argv) {
     if (!pairs == !rest.n)
         return cli_fail("tokenize", EXIT_USAGE, "give either texts or --pairs FILE");
     if (pairs) {
-        s = cli_pairs_tokenize(pairs, &common, &err);
+        s = cli_pairs_tokenize(pairs, &common, skip_bad, &err);
     } else {
         s = rr_tokenizer_open(cli_model_dir(&common), &model, &err);
         for (int i = 0; i < rest.n && !s; i++)
             s = one(model, (rr_str){rest.arg[i], strlen(rest.arg[i])}, json, &err);
         rr_model_close(model);
     }
-    if (!s && (fflush(stdout) != 0 || ferror(stdout)))
-        s = rr__fail(&err, RR_E_IO, "standard output: %s", strerror(errno));
+    if (!s)
+        s = cli_flush(&err);
     return s ? cli_fail("tokenize", EXIT_FAILED, "%s", err.text) : EXIT_OK;
 }
