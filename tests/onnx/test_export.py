@@ -157,8 +157,8 @@ def test_24x1024_equals_ref(tmp_path):
     write_large(tmp_path / "large")
     export(tmp_path / "large", tmp_path / "large.onnx", "--external")
     rng = np.random.default_rng(1)
-    seqs = [np.concatenate([[0], rng.integers(5, 1999, n), [2]]) for n in (1, 14, 37, 90)]
-    got = run(session(tmp_path / "large.onnx"), seqs, [len(s) for s in seqs], 4, 1)
+    seqs = [np.concatenate([[0], rng.integers(5, 1999, n), [2]]) for n in (1, 12, 30)]
+    got = run(session(tmp_path / "large.onnx"), seqs, [len(s) for s in seqs], 3, 1)
     lines = "".join(" ".join(map(str, s)) + "\n" for s in seqs)
     out = subprocess.run([REF, tmp_path / "large"], input=lines, capture_output=True, text=True, check=True).stdout
     want = np.array([float(x) for x in out.split()])
