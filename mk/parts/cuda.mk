@@ -34,3 +34,12 @@ endif
 $(BUILD)/gpu_engine: bench/gpu_engine.c $(BUILD)/librerank.a
 	@echo "  cc    $<"
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/librerank.a $(LIB_LIBS) $(LDLIBS)
+
+## make bench-gpu       ours beside Hugging Face and the best PyTorch, one table (needs a card, torch)
+GPU_PYTHON ?= $(if $(wildcard $(PYENV)/bin/python),$(PYENV)/bin/python,python3)
+GPU_MODEL  ?= $(BUILD)/random
+bench-gpu: $(BUILD)/librerank-cuda.so $(BUILD)/gpu_engine $(GPU_MODEL)/model.safetensors
+	@$(GPU_PYTHON) bench/gpu.py $(BUILD)/gpu_engine $(GPU_MODEL)
+$(BUILD)/random/model.safetensors:
+	@$(GPU_PYTHON) tools/random_model.py $(@D) --dtype float16 --pairs 24
+.PHONY: bench-gpu

@@ -28,12 +28,13 @@ template <rr__cu_type T, int C>
 __global__ void __launch_bounds__(128) attention_kernel(rr__cu_attention p) {
     constexpr int       BYTES = C * 2, CHUNKS = C / 8, TILE = KEYS * BYTES;
     __shared__ __align__(128) uint8_t smem[4 * TILE]; /* K and V, two stages */
-    const rr__cu_tile   tile = p.tile[blockIdx.x];
     const int           lane = threadIdx.x & 31, warp = threadIdx.x >> 5, head = blockIdx.y;
     const int           d = p.n_head * C;
     const float         scale = 1.4426950408889634f * rsqrtf((float)C);
     const uint32_t      base = rr_smem(smem);
 
+    rr_wait_before();
+    const rr__cu_tile tile = p.tile[blockIdx.x];
     if (tile.seq < 0)
         return;
     const int       first = p.cu[tile.seq], len = p.cu[tile.seq + 1] - first;
@@ -166,21 +167,15 @@ int rr__cu_attention_mma_fits(const rr__cu_attention *a) {
            (a->head_dim == 16 || a->head_dim == 32 || a->head_dim == 64);
 }
 
-template <rr__cu_type T> static void launch(const rr__cu_attention *a, cudaStream_t stream) {
-    dim3 grid((unsigned)a->n_tile, (unsigned)a->n_head);
+template <rr__cu_type T>
+static cudaError_t launch(const rr__cu_attention *a, cudaStream_t stream) {
+    auto *kernel = a->head_dim == 64   ? attention_kernel<T, 64>
+                   : a->head_dim == 32 ? attention_kernel<T, 32>
+                                       : attention_kernel<T, 16>;
 
-    if (a->head_dim == 64)
-        attention_kernel<T, 64><<<grid, 128, 0, stream>>>(*a);
-    else if (a->head_dim == 32)
-        attention_kernel<T, 32><<<grid, 128, 0, stream>>>(*a);
-    else
-        attention_kernel<T, 16><<<grid, 128, 0, stream>>>(*a);
+    return rr_launch(kernel, dim3((unsigned)a->n_tile, (unsigned)a->n_head), 128, 0, stream, *a);
 }
 
 cudaError_t rr__cu_attention_mma(const rr__cu_attention *a, cudaStream_t stream) {
-    if (a->type == RR__CU_F16)
-        launch<RR__CU_F16>(a, stream);
-    else
-        launch<RR__CU_BF16>(a, stream);
-    return cudaGetLastError();
+    return a->type == RR__CU_F16 ? launch<RR__CU_F16>(a, stream) : launch<RR__CU_BF16>(a, stream);
 }

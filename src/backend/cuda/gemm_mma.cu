@@ -90,6 +90,7 @@ __global__ void __launch_bounds__(32 * (BM / WM) * (BN / WN)) gemm_kernel(rr__cu
                       in ? 16 : 0);
         }
     };
+    rr_wait_before();
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < steps)
@@ -145,7 +146,7 @@ __global__ void __launch_bounds__(32 * (BM / WM) * (BN / WN)) gemm_kernel(rr__cu
         }
 }
 
-template <rr__cu_type T> static void launch(const rr__cu_gemm *g, cudaStream_t stream) {
+template <rr__cu_type T> static cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream) {
     enum { FILL = 96 }; /* blocks that keep a large card busy enough */
     auto tiles = [g](int bm, int bn) {
         return dim3((unsigned)((g->n + bn - 1) / bn), (unsigned)((g->m + bm - 1) / bm));
@@ -153,20 +154,18 @@ template <rr__cu_type T> static void launch(const rr__cu_gemm *g, cudaStream_t s
     dim3 big = tiles(128, 128), mid = tiles(64, 64), small = tiles(16, 64);
 
     if (big.x * big.y >= FILL)
-        gemm_kernel<T, 128, 128, 64, 32, 3><<<big, 256, 3 * 256 * 64, stream>>>(*g);
-    else if (mid.x * mid.y >= FILL)
-        gemm_kernel<T, 64, 64, 32, 32, 5><<<mid, 128, 5 * 128 * 64, stream>>>(*g);
-    else
-        gemm_kernel<T, 16, 64, 16, 16, 8><<<small, 128, 8 * 80 * 64, stream>>>(*g);
+        return rr_launch(gemm_kernel<T, 128, 128, 64, 32, 3>, big, 256, 3 * 256 * 64, stream, *g);
+    if (mid.x * mid.y >= FILL)
+        return rr_launch(gemm_kernel<T, 64, 64, 32, 32, 5>, mid, 128, 5 * 128 * 64, stream, *g);
+    return rr_launch(gemm_kernel<T, 16, 64, 16, 16, 8>, small, 128, 8 * 80 * 64, stream, *g);
 }
 
 cudaError_t rr__cu_gemm_mma(const rr__cu_gemm *g, cudaStream_t stream) {
     switch (g->type) {
-    case RR__CU_F32: launch<RR__CU_F32>(g, stream); break;
-    case RR__CU_F16: launch<RR__CU_F16>(g, stream); break;
-    case RR__CU_BF16: launch<RR__CU_BF16>(g, stream); break;
-    case RR__CU_E4M3: launch<RR__CU_E4M3>(g, stream); break;
-    case RR__CU_S8: launch<RR__CU_S8>(g, stream); break;
+    case RR__CU_F32: return launch<RR__CU_F32>(g, stream);
+    case RR__CU_F16: return launch<RR__CU_F16>(g, stream);
+    case RR__CU_BF16: return launch<RR__CU_BF16>(g, stream);
+    case RR__CU_E4M3: return launch<RR__CU_E4M3>(g, stream);
+    default: return launch<RR__CU_S8>(g, stream);
     }
-    return cudaGetLastError();
 }

@@ -20,12 +20,19 @@ enum { OLDEST = 80 }; /* mma.sync on bf16, cp.async */
 
 rr_status rr__cu_device(int32_t ordinal, int32_t *sm, char name[64], rr_error *err) {
     struct cudaDeviceProp p;
-    int                   n = 0;
+    int                   n = 0, driver = 0;
     cudaError_t           e = cudaGetDeviceCount(&n);
 
-    if (e == cudaErrorNoDevice || e == cudaErrorInsufficientDriver)
-        return rr__fail(err, RR_E_UNSUPPORTED, "cuda: %s; it needs an NVIDIA GPU and its driver",
-                        cudaGetErrorString(e));
+    if (e == cudaErrorInsufficientDriver) {
+        cudaDriverGetVersion(&driver); /* 0 where there is none */
+        return driver ? rr__fail(err, RR_E_UNSUPPORTED,
+                                 "cuda: the driver knows CUDA %d.%d, this build needs %d.%d",
+                                 driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
+                                 CUDART_VERSION % 1000 / 10)
+                      : rr__fail(err, RR_E_UNSUPPORTED, "cuda: no NVIDIA driver is installed");
+    }
+    if (e == cudaErrorNoDevice)
+        return rr__fail(err, RR_E_UNSUPPORTED, "cuda: the driver sees no NVIDIA GPU");
     RR__CU_TRY(e, err);
     if (ordinal < 0 || ordinal >= n)
         return rr__fail(err, RR_E_ARG, "cuda: there is no device %d; this machine has %d",

@@ -64,6 +64,7 @@ template <typename E> __global__ void __launch_bounds__(32 * WARPS) norm_kernel(
     const int row = blockIdx.x * WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     float     v[CHUNKS][8] = {};
 
+    rr_wait_before();
     if (row >= p.rows)
         return;
 #pragma unroll
@@ -81,6 +82,7 @@ __global__ void __launch_bounds__(32 * WARPS) embed_kernel(rr__cu_norm p, rr__cu
     const int row = blockIdx.x * WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     float     v[CHUNKS][8] = {};
 
+    rr_wait_before();
     if (row >= p.rows)
         return;
     const int tok = e.tok[row], pos = e.pos[row] & ~RR__CU_TYPE1, type = e.pos[row] < 0;
@@ -102,8 +104,7 @@ __global__ void __launch_bounds__(32 * WARPS) embed_kernel(rr__cu_norm p, rr__cu
 }
 
 template <typename E> static cudaError_t norm(const rr__cu_norm *p, cudaStream_t stream) {
-    norm_kernel<E><<<(p->rows + WARPS - 1) / WARPS, 32 * WARPS, 0, stream>>>(*p);
-    return cudaGetLastError();
+    return rr_launch(norm_kernel<E>, (p->rows + WARPS - 1) / WARPS, 32 * WARPS, 0, stream, *p);
 }
 
 cudaError_t rr__cu_layernorm(const rr__cu_norm *p, cudaStream_t stream) {
@@ -114,15 +115,11 @@ cudaError_t rr__cu_layernorm(const rr__cu_norm *p, cudaStream_t stream) {
 
 cudaError_t rr__cu_embed_layernorm(const rr__cu_norm *p, const rr__cu_embed *e,
                                    cudaStream_t stream) {
-    int grid = (p->rows + WARPS - 1) / WARPS;
+    auto *kernel = p->type == RR__CU_F32   ? embed_kernel<float>
+                   : p->type == RR__CU_F16 ? embed_kernel<__half>
+                                           : embed_kernel<__nv_bfloat16>;
 
-    if (p->type == RR__CU_F32)
-        embed_kernel<float><<<grid, 32 * WARPS, 0, stream>>>(*p, *e);
-    else if (p->type == RR__CU_F16)
-        embed_kernel<__half><<<grid, 32 * WARPS, 0, stream>>>(*p, *e);
-    else
-        embed_kernel<__nv_bfloat16><<<grid, 32 * WARPS, 0, stream>>>(*p, *e);
-    return cudaGetLastError();
+    return rr_launch(kernel, (p->rows + WARPS - 1) / WARPS, 32 * WARPS, 0, stream, *p, *e);
 }
 
 /* q[r] = in[r] / scale[r], one block a row of any width; the second pass reads from L1 */
@@ -133,6 +130,7 @@ __global__ void __launch_bounds__(128) quantise_kernel(const E *in, int ld, int 
     const E         *row = in + (size_t)blockIdx.x * ld;
     float            v[8], top = 0;
 
+    rr_wait_before();
     for (int at = threadIdx.x * 8; at < cols; at += 128 * 8) {
         rr_load8(row + at, v);
 #pragma unroll
@@ -157,16 +155,15 @@ cudaError_t rr__cu_quantise_rows(rr__cu_type in_type, const void *in, int32_t ld
                                  int32_t cols, rr__cu_type type, void *q, float *scale,
                                  cudaStream_t stream) {
     if (in_type == RR__CU_F16)
-        quantise_kernel<<<rows, 128, 0, stream>>>((const __half *)in, ld, cols, type, (uint8_t *)q,
-                                                  scale);
-    else
-        quantise_kernel<<<rows, 128, 0, stream>>>((const __nv_bfloat16 *)in, ld, cols, type,
-                                                  (uint8_t *)q, scale);
-    return cudaGetLastError();
+        return rr_launch(quantise_kernel<__half>, rows, 128, 0, stream, (const __half *)in, ld,
+                         cols, type, (uint8_t *)q, scale);
+    return rr_launch(quantise_kernel<__nv_bfloat16>, rows, 128, 0, stream,
+                     (const __nv_bfloat16 *)in, ld, cols, type, (uint8_t *)q, scale);
 }
 
 /* to[i] = from[cu[i]], rows of `bytes` (a multiple of 4) */
 __global__ void gather_kernel(const uint32_t *from, uint32_t *to, const int32_t *cu, int words) {
+    rr_wait_before();
     const uint32_t *src = from + (size_t)cu[blockIdx.x] * words;
 
     for (int i = threadIdx.x; i < words; i += blockDim.x)
@@ -175,8 +172,8 @@ __global__ void gather_kernel(const uint32_t *from, uint32_t *to, const int32_t 
 
 cudaError_t rr__cu_gather_first(const void *from, void *to, const int32_t *cu, int32_t rows,
                                 int32_t bytes, cudaStream_t stream) {
-    gather_kernel<<<rows, 128, 0, stream>>>((const uint32_t *)from, (uint32_t *)to, cu, bytes / 4);
-    return cudaGetLastError();
+    return rr_launch(gather_kernel, rows, 128, 0, stream, (const uint32_t *)from, (uint32_t *)to,
+                     cu, bytes / 4);
 }
 
 /* ---- head, fp32: t = tanh(x Wh^T + bh), logit = t . wo + bo ------------------- */
@@ -190,6 +187,7 @@ __global__ void __launch_bounds__(256) head_kernel(const E *x, const float *w, c
     const int row0 = blockIdx.y * HEAD_ROWS;
     float     sum[HEAD_ROWS] = {};
 
+    rr_wait_before();
     if (col >= d)
         return;
     for (int k = lane * 8; k < d; k += 256) {
@@ -218,6 +216,7 @@ __global__ void __launch_bounds__(256) head_kernel(const E *x, const float *w, c
 __global__ void logit_kernel(const float *t, const float *w, const float *b, float *logits, int d) {
     float sum = 0;
 
+    rr_wait_before();
     for (int k = threadIdx.x; k < d; k += 32)
         sum += t[(size_t)blockIdx.x * d + k] * w[k];
     sum = rr_warp_sum(sum);
@@ -228,14 +227,18 @@ __global__ void logit_kernel(const float *t, const float *w, const float *b, flo
 cudaError_t rr__cu_head(const rr__cu_head_args *p, cudaStream_t stream) {
     dim3 grid((unsigned)(p->d + 7) / 8, (unsigned)(p->rows + HEAD_ROWS - 1) / HEAD_ROWS);
 
+    cudaError_t e;
+
     if (p->type == RR__CU_F32)
-        head_kernel<<<grid, 256, 0, stream>>>((const float *)p->x, p->w, p->b, p->t, p->rows, p->d);
+        e = rr_launch(head_kernel<float>, grid, 256, 0, stream, (const float *)p->x, p->w, p->b,
+                      p->t, p->rows, p->d);
     else if (p->type == RR__CU_F16)
-        head_kernel<<<grid, 256, 0, stream>>>((const __half *)p->x, p->w, p->b, p->t, p->rows,
-                                              p->d);
+        e = rr_launch(head_kernel<__half>, grid, 256, 0, stream, (const __half *)p->x, p->w, p->b,
+                      p->t, p->rows, p->d);
     else
-        head_kernel<<<grid, 256, 0, stream>>>((const __nv_bfloat16 *)p->x, p->w, p->b, p->t,
-                                              p->rows, p->d);
-    logit_kernel<<<p->rows, 32, 0, stream>>>(p->t, p->out_w, p->out_b, p->logits, p->d);
-    return cudaGetLastError();
+        e = rr_launch(head_kernel<__nv_bfloat16>, grid, 256, 0, stream,
+                      (const __nv_bfloat16 *)p->x, p->w, p->b, p->t, p->rows, p->d);
+    return e == cudaSuccess ? rr_launch(logit_kernel, p->rows, 32, 0, stream, (const float *)p->t,
+                                        p->out_w, p->out_b, p->logits, p->d)
+                            : e;
 }

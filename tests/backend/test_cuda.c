@@ -1,0 +1,304 @@
+/* test_cuda.c - what only the CUDA backend promises: refusals that say why, memory within its
+ * limit, weights shared by instances, every activation near ref's, no NaN where fp16 overflows, two
+ * cards at once. Agreement of logits and bits is test_backends' work. Needs a card; without one all
+ * but the first test skip. */
+#include "truth.h"
+
+#include <stdio.h>
+
+extern const rr__backend rr__backend_ref;
+
+static const char *const tiny = "tests/data/tiny-xlmr";
+static const char *const tiny_truth = "tests/data/tiny-xlmr/truth.safetensors";
+
+/* The backend, or NULL with the reason on stderr. */
+static const rr__backend *cuda(void) {
+    const rr__backend *b = NULL;
+    rr_error           err = {0};
+
+    if (rr__backend_find("cuda", &b, &err) == RR_OK)
+        return b;
+    fprintf(stderr, "skip: cuda: %s\n", err.text);
+    return NULL;
+}
+#define NEED_CARD(b)                                                                               \
+    const rr__backend *b = cuda();                                                                 \
+    if (!b)                                                                                        \
+    cr_skip_test("no card")
+
+Test(cuda, runs_or_says_why) {
+    const rr__backend *b = NULL;
+    rr_error           err = {0};
+    rr_status          s = rr__backend_find("cuda", &b, &err);
+
+    if (s == RR_OK)
+        cr_assert_str_eq(b->name, "cuda");
+    else
+        cr_assert(s == RR_E_UNSUPPORTED && strstr(err.text, "cuda"), "%s", err.text);
+}
+
+static rr__backend_opts options(rr__precision precision) {
+    return (rr__backend_opts){
+        .precision = precision, .max_batch_tokens = 4096, .max_batch_seqs = 64};
+}
+
+Test(cuda, refuses_what_does_not_fit_with_the_numbers) {
+    NEED_CARD(b);
+    truth            t;
+    rr__backend_opts o = options(RR__FP16);
+    rr__backend_info info;
+    rr_error         err = {0};
+    void            *w = NULL, *first = NULL, *second = NULL;
+
+    truth_open(&t, tiny, tiny_truth);
+    o.memory_limit = 1000000;
+    cr_assert_eq(b->load(t.model, &o, &w, &err), RR_E_NOMEM);
+    cr_assert(strstr(err.text, "the 1 MB allowed"), "%s", err.text);
+    o.memory_limit = 0;
+    cr_assert_eq(b->load(t.model, &o, &w, &err), RR_OK, "%s", err.text);
+    b->describe(w, &info);
+    b->unload(w);
+
+    /* Room for the weights and one instance and a half. */
+    o.memory_limit = info.weight_bytes + info.instance_bytes * 3 / 2;
+    cr_assert_eq(b->load(t.model, &o, &w, &err), RR_OK, "%s", err.text);
+    cr_assert_eq(b->open(w, &first, &err), RR_OK, "%s", err.text);
+    cr_assert_eq(b->open(w, &second, &err), RR_E_NOMEM);
+    b->close(first);
+    cr_assert_eq(b->open(w, &second, &err), RR_OK, "%s", err.text);
+    b->close(second);
+    b->unload(w);
+    truth_close(&t);
+}
+
+Test(cuda, refuses_a_device_that_is_not_there) {
+    NEED_CARD(b);
+    truth            t;
+    rr__backend_opts o = options(RR__FP16);
+    rr_error         err = {0};
+    void            *w = NULL;
+
+    truth_open(&t, tiny, tiny_truth);
+    o.device = 1000;
+    cr_assert_eq(b->load(t.model, &o, &w, &err), RR_E_ARG);
+    cr_assert(strstr(err.text, "no device 1000"), "%s", err.text);
+    truth_close(&t);
+}
+
+Test(cuda, instances_share_the_weights_and_agree) {
+    NEED_CARD(b);
+    truth            t;
+    rr__backend_opts o = options(RR__FP16);
+    rr_error         err = {0};
+    void            *w = NULL, *one = NULL, *two = NULL;
+    float            x[20], y[20];
+
+    truth_open(&t, tiny, tiny_truth);
+    rr__batch batch = truth_batch(&t, 0, 20);
+    cr_assert_eq(b->load(t.model, &o, &w, &err), RR_OK, "%s", err.text);
+    cr_assert_eq(b->open(w, &one, &err), RR_OK, "%s", err.text);
+    cr_assert_eq(b->open(w, &two, &err), RR_OK, "%s", err.text);
+    cr_assert_eq(b->score(one, &batch, x, &err), RR_OK, "%s", err.text);
+    b->close(one);
+    cr_assert_eq(b->score(two, &batch, y, &err), RR_OK, "%s", err.text);
+    cr_assert_eq(memcmp(x, y, sizeof x), 0);
+    b->close(two);
+    b->unload(w);
+    free((void *)batch.cu);
+    truth_close(&t);
+}
+
+/* ---- every activation ---------------------------------------------------------- */
+
+enum { MOST_SHOWN = 64 };
+typedef struct shown {
+    int32_t n;
+    struct {
+        char    name[32];
+        int32_t rows, cols;
+        float  *data;
+    } a[MOST_SHOWN];
+} shown;
+
+static void keep(void *user, const rr__activation *a) {
+    shown *s = user;
+
+    cr_assert_lt(s->n, MOST_SHOWN);
+    snprintf(s->a[s->n].name, sizeof s->a[s->n].name, "%s", a->name);
+    s->a[s->n].rows = a->rows, s->a[s->n].cols = a->cols;
+    s->a[s->n].data = malloc((size_t)a->rows * (size_t)a->cols * sizeof(float));
+    memcpy(s->a[s->n++].data, a->data, (size_t)a->rows * (size_t)a->cols * sizeof(float));
+}
+
+static void drop(shown *s) {
+    for (int32_t i = 0; i < s->n; i++)
+        free(s->a[i].data);
+}
+
+/* Relative L2 distance of what i showed from what ref showed under the same name; where a backend
+ * shows one row a sequence, from ref's rows of the first tokens. */
+static double distance(const shown *s, int32_t i, const shown *ref, const rr__batch *b) {
+    double  diff = 0, norm = 0;
+    int32_t j = 0;
+
+    while (j < ref->n && strcmp(ref->a[j].name, s->a[i].name) != 0)
+        j++;
+    cr_assert_lt(j, ref->n, "ref shows no %s", s->a[i].name);
+    cr_assert_eq(s->a[i].cols, ref->a[j].cols);
+    for (int32_t r = 0; r < s->a[i].rows; r++) {
+        int32_t at = s->a[i].rows == ref->a[j].rows ? r : b->cu[r];
+
+        for (int32_t k = 0; k < s->a[i].cols; k++) {
+            double want = ref->a[j].data[(size_t)at * s->a[i].cols + k];
+            double got = s->a[i].data[(size_t)r * s->a[i].cols + k];
+
+            diff += (got - want) * (got - want);
+            norm += want * want;
+        }
+    }
+    return sqrt(diff / norm);
+}
+
+Test(cuda, every_activation_is_near_refs) {
+    NEED_CARD(b);
+    static const double near[RR__N_PRECISION] = {[RR__FP32] = 3e-3,
+                                                 [RR__BF16] = 3e-2,
+                                                 [RR__FP16] = 5e-3,
+                                                 [RR__INT8] = 1e-1,
+                                                 [RR__FP8] = 3e-1};
+    truth               t;
+    opened              ref, o;
+    shown               want = {0}, got;
+    float               logits[8];
+    rr_error            err = {0};
+    rr__batch           batch;
+
+    truth_open(&t, tiny, tiny_truth);
+    batch = truth_batch(&t, 0, 8);
+    backend_open(&ref, &rr__backend_ref, t.model, RR__FP32, 1);
+    cr_assert_eq(ref.backend->observe(ref.instance, &batch, logits, keep, &want, &err), RR_OK);
+    backend_close(&ref);
+    for (int p = RR__FP32; p < RR__N_PRECISION; p++) {
+        if (p == RR__FP8 &&
+            b->load(t.model,
+                    &(rr__backend_opts){
+                        .precision = RR__FP8, .max_batch_tokens = 1, .max_batch_seqs = 1},
+                    &o.weights, &err) != RR_OK)
+            continue; /* an Ampere card */
+        if (p == RR__FP8)
+            b->unload(o.weights);
+        got.n = 0;
+        backend_open(&o, b, t.model, (rr__precision)p, 1);
+        cr_assert_eq(b->observe(o.instance, &batch, logits, keep, &got, &err), RR_OK, "%s",
+                     err.text);
+        backend_close(&o);
+        cr_expect_geq(got.n, 3 + 8 * (t.model->n_layer - 1));
+        for (int32_t i = 0; i < got.n; i++) {
+            double d = distance(&got, i, &want, &batch);
+
+            cr_expect(d <= near[p], "%s: %s is off by %.2g", rr__precision_name((rr__precision)p),
+                      got.a[i].name, d);
+        }
+        drop(&got);
+    }
+    drop(&want);
+    free((void *)batch.cu);
+    truth_close(&t);
+}
+
+/* ---- large activations ---------------------------------------------------------- */
+
+/* A bias with some entries of +-6e4, which fp16 holds but no sum of two of them. */
+static rr__tensor spiked(const rr__tensor *t, float *room, float spike) {
+    rr__tensor out = *t;
+    int32_t    n = (int32_t)t->shape[0];
+
+    rr__tensor_f32(t, 0, (size_t)n, room);
+    for (int32_t i = 3; i < n; i += 16)
+        room[i] = i % 32 == 3 ? spike : -spike;
+    out.data = room;
+    out.dtype = RR__DT_F32;
+    out.bytes = (size_t)n * sizeof *room;
+    return out;
+}
+
+Test(cuda, activations_of_6e4_give_no_nan) {
+    NEED_CARD(b);
+    truth     t;
+    opened    ref, o;
+    rr__model m;
+    float     room[3][256], want[8], got[8];
+    rr_error  err = {0};
+    rr__batch batch;
+
+    truth_open(&t, tiny, tiny_truth);
+    cr_assert(t.model->d_model <= 256 && t.model->d_ff <= 256);
+    m = *t.model;
+    m.layer = malloc((size_t)m.n_layer * sizeof *m.layer);
+    memcpy(m.layer, t.model->layer, (size_t)m.n_layer * sizeof *m.layer);
+    m.layer[0].bo = spiked(&m.layer[0].bo, room[0], 6e4f); /* the sum before ln1 */
+    m.layer[0].b2 = spiked(&m.layer[0].b2, room[1], 6e4f); /* the sum before ln2 */
+    m.layer[1].b1 = spiked(&m.layer[1].b1, room[2], 6e4f); /* mid, and the sum after it */
+    batch = truth_batch(&t, 0, 8);
+    backend_open(&ref, &rr__backend_ref, &m, RR__FP32, 1);
+    backend_score(&ref, &batch, want);
+    backend_close(&ref);
+    for (int p = RR__FP32; p < RR__N_PRECISION; p++) {
+        rr__backend_opts opts = options((rr__precision)p);
+
+        o.backend = b;
+        if (b->load(&m, &opts, &o.weights, &err) != RR_OK) {
+            cr_expect_eq(p, RR__FP8, "%s", err.text); /* an Ampere card */
+            continue;
+        }
+        cr_assert_eq(b->open(o.weights, &o.instance, &err), RR_OK, "%s", err.text);
+        backend_score(&o, &batch, got);
+        backend_close(&o);
+        for (int i = 0; i < 8; i++) {
+            cr_expect(isfinite(got[i]), "%s: logit %g", rr__precision_name((rr__precision)p),
+                      (double)got[i]);
+            if (p == RR__FP32 || p == RR__FP16)
+                cr_expect_float_eq(got[i], want[i], 2e-2, "%s: logit %g, ref %g",
+                                   rr__precision_name((rr__precision)p), (double)got[i],
+                                   (double)want[i]);
+        }
+    }
+    free(m.layer);
+    free((void *)batch.cu);
+    truth_close(&t);
+}
+
+/* ---- two cards ------------------------------------------------------------------- */
+
+Test(cuda, two_cards_agree) {
+    NEED_CARD(b);
+    truth            t;
+    rr__backend_opts o = options(RR__FP16);
+    rr_error         err = {0};
+    void            *w[2] = {NULL, NULL}, *r[2] = {NULL, NULL};
+    float            x[2][20];
+    rr__batch        batch;
+
+    truth_open(&t, tiny, tiny_truth);
+    o.device = 1;
+    if (b->load(t.model, &o, &w[1], &err) != RR_OK) {
+        truth_close(&t);
+        fprintf(stderr, "skip: two cards: %s\n", err.text);
+        cr_skip_test("one card");
+    }
+    o.device = 0;
+    cr_assert_eq(b->load(t.model, &o, &w[0], &err), RR_OK, "%s", err.text);
+    batch = truth_batch(&t, 0, 20);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(b->open(w[i], &r[i], &err), RR_OK, "%s", err.text);
+        cr_assert_eq(b->score(r[i], &batch, x[i], &err), RR_OK, "%s", err.text);
+    }
+    for (int i = 0; i < 20; i++)
+        cr_expect_float_eq(x[0][i], x[1][i], 2e-2);
+    for (int i = 0; i < 2; i++) {
+        b->close(r[i]);
+        b->unload(w[i]);
+    }
+    free((void *)batch.cu);
+    truth_close(&t);
+}
