@@ -4,7 +4,7 @@
 # The last line is "N passed, N failed, N skipped"; the exit status says whether all is well.
 cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build} PYENV=${PYENV:-build/py} want=${1:-}
-export BUILD PYENV PATH="$PWD/$BUILD:$PATH"
+export BUILD PYENV PATH="$PWD/$BUILD:$PATH" LD_LIBRARY_PATH="$PWD/$BUILD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" # modules
 passed=0 failed=0 skipped=0 bad=()
 log=$(mktemp) && trap 'rm -f "$log"' EXIT
 

@@ -25,7 +25,7 @@ $(BUILD)/src/backend/cuda/sm90_%.o: CUDA_CODE := -gencode arch=compute_90a,code=
 $(BUILD)/librerank-cuda.so: $(CUDA_OBJ) $(BUILD)/librerank.a
 	@echo "  link  $@"
 	@$(NVCC) -ccbin $(CC) -shared -cudart static -o $@ $(CUDA_OBJ) $(BUILD)/librerank.a \
-	    -Xlinker --exclude-libs=ALL -lpthread -ldl -lm
+	    -Xlinker --exclude-libs=ALL,-z,defs -lpthread -ldl -lm
 
 -include $(CUDA_OBJ:.o=.d)
 endif

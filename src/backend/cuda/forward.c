@@ -115,7 +115,10 @@ static rr_status linear(const pass *p, const rr__cu_linear *l, int32_t first, in
                                .ldd = ldd,
                                .out_scale = out_scale};
 
-    LAUNCH(rr__cu_gemm_mma(&g, p->r->stream));
+    if (w->sm90 && rr__cu_gemm_sm90_fits(&g))
+        LAUNCH(rr__cu_gemm_sm90(&g, p->r->stream));
+    else
+        LAUNCH(rr__cu_gemm_mma(&g, p->r->stream));
     return RR_OK;
 }
 
