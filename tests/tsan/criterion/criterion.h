@@ -52,7 +52,12 @@ static void tsan_check(int ok, const char *what, const char *file, int line) {
 #define cr_assert_fail(...) cr_assert(0)
 #define cr_expect           cr_assert
 #define cr_expect_eq        cr_assert_eq
+#define cr_expect_neq       cr_assert_neq
+#define cr_expect_lt        cr_assert_lt
 #define cr_expect_leq       cr_assert_leq
+#define cr_expect_gt        cr_assert_gt
+#define cr_expect_geq       cr_assert_geq
+#define cr_expect_float_eq  cr_assert_float_eq
 #define cr_skip_test(...)   _exit(77)
 
 const char *__tsan_default_options(void);
