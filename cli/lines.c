@@ -188,6 +188,17 @@ void cli_print_cell(FILE *to, rr_str s, int columns) {
         fputc(' ', to);
 }
 
+void cli_print_bar(FILE *to, float share, int columns) {
+    static const char *const eighth[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
+    int                      bar = (int)(share * (float)(8 * columns) + 0.5f);
+
+    for (int k = 0; k < bar / 8; k++)
+        fputs("█", to);
+    fputs(eighth[bar % 8], to);
+    for (int k = bar / 8 + (bar % 8 > 0); k < columns; k++)
+        fputc(' ', to);
+}
+
 int cli_columns(void) {
     struct winsize w;
     const char    *env = getenv("COLUMNS");

@@ -38,6 +38,8 @@ int    cli_width(rr_str s);
 size_t cli_fit(rr_str s, int columns);
 /* Print s in one line of exactly so many columns: control characters as spaces, cut with "…". */
 void cli_print_cell(FILE *to, rr_str s, int columns);
+/* A bar of share (0..1) of so many columns, in eighths of one. */
+void cli_print_bar(FILE *to, float share, int columns);
 /* Columns of the terminal, or 100. */
 int cli_columns(void);
 

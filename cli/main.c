@@ -15,6 +15,7 @@ static const struct {
     {"info", cmd_info, "the model, and what runs here and why not"},
     {"bench", cmd_bench, "time requests, several precisions side by side"},
     {"eval", cmd_eval, "ranking quality on BEIR folders, two precisions compared"},
+    {"demo", cmd_demo, "queries of an evaluation set, what rose and what fell"},
     {"calibrate", cmd_calibrate, "activation scales for 8-bit engines from your own pairs"},
     {"compare", cmd_compare, "where two precisions or backends part, layer by layer"},
 #ifdef RR_WITH_ONNX

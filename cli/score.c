@@ -149,21 +149,15 @@ static void put_json(rr__json_out *o, const ranking *r, const document *d, size_
 }
 
 static void put_table(const ranking *r, size_t n, const rr_timing *t) {
-    static const char *const eighth[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
-    int                      text = cli_columns() - 36;
-    size_t                   cut = 0;
+    int    text = cli_columns() - 36;
+    size_t cut = 0;
 
     printf("%4s  %-8s %-12s %6s  document\n", "rank", r->raw ? "logit" : "score", "", "index");
     for (size_t i = 0; i < n; i++) {
         const document *d = &r->doc[i];
-        int             bar = (int)(rr_sigmoid(d->logit) * 96 + 0.5f);
 
         printf("%4zu  %-8.4f ", i + 1, (double)shown(r, d));
-        for (int k = 0; k < bar / 8; k++)
-            fputs("█", stdout);
-        fputs(eighth[bar % 8], stdout);
-        for (int k = bar / 8 + (bar % 8 > 0); k < 12; k++)
-            putchar(' ');
+        cli_print_bar(stdout, rr_sigmoid(d->logit), 12);
         if (d->id.ptr)
             printf(" %6.*s  ", (int)(d->id.len < 6 ? d->id.len : 6), d->id.ptr);
         else
