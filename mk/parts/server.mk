@@ -19,15 +19,6 @@ ifneq ($(WITH_SERVER),)
 all: $(BUILD)/serve-null
 endif
 
-## make serve-sanitize  the server's tests under ASan + UBSan, then under TSan (null engine)
-serve-sanitize: setup-test
-	@for san in address,undefined thread; do \
-	    $(MAKE) --no-print-directory SAN=$$san BUILD=build/san-$$san build/san-$$san/serve-null && \
-	    BUILD=build/san-$$san $(PYENV)/bin/python -m pytest -q -p no:cacheprovider tests/serve/test_http.py \
-	        || exit 1; \
-	done
-.PHONY: serve-sanitize
-
 ## make soak            SECONDS=600: mixed load on the server; memory must not grow, nothing fail
 SECONDS ?= 600
 soak: setup-test

@@ -1,0 +1,9 @@
+#!/bin/bash
+# The server's own tests once more, under AddressSanitizer with UndefinedBehaviorSanitizer and under
+# ThreadSanitizer; serving.py fails a test whose server a sanitizer had something to say about.
+cd "$(dirname "$0")/../.." || exit 1
+for san in address,undefined thread; do
+    make -s BUILD="build/san-$san" SAN="$san" NVCC= "build/san-$san/serve-null" || exit 1
+    BUILD="build/san-$san" "${PYENV:-build/py}/bin/python" -m pytest -q -p no:cacheprovider tests/serve/test_http.py \
+        || exit 1
+done
