@@ -28,7 +28,7 @@ endif
 include mk/detect.mk
 
 # ---- what is compiled -----------------------------------------------------
-LIB_SRC := $(wildcard src/base/*.c src/model/*.c src/text/*.c src/backend/*.c src/backend/ref/*.c \
+LIB_SRC := $(wildcard src/base/*.c src/model/*.c src/text/*.c src/backend/*.c src/backend/ref/*.c src/backend/trt/*.c \
              src/quant/*.c src/sched/*.c src/api/*.c) \
            $(if $(WITH_ONNX),$(wildcard src/onnx/*.c)) \
            $(if $(WITH_CPU),$(wildcard src/backend/cpu/*.c))

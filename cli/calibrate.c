@@ -116,6 +116,7 @@ static rr_status finish(calibrate *c, const rr__model *m, const rr__quant_opts *
     c->cal->n_pair = p->n;
     c->cal->n_token = p->cu[p->n];
     snprintf(c->cal->model, sizeof c->cal->model, "%s", m->dir);
+    rr__model_hash(m, c->cal->hash);
     print_table(c->cal);
     return rr__calibration_write(c->cal, c->output, err);
 }

@@ -20,6 +20,7 @@ static const struct {
     {"compare", cmd_compare, "where two precisions or backends part, layer by layer"},
 #ifdef RR_WITH_ONNX
     {"export", cmd_export, "write a model as ONNX with dynamic axes"},
+    {"build", cmd_build, "a TensorRT engine with its manifest"},
     {"check", cmd_check, "say what is wrong with an ONNX file"},
 #endif
 #ifdef RR_WITH_SERVER

@@ -26,13 +26,22 @@ endif
 
 # modules loaded at run time: cuda, trt (their rules live in mk/parts)
 WITH_CUDA := $(if $(NVCC),$(if $(wildcard src/backend/cuda/*.cu),1))
-MODULES   := $(if $(WITH_CUDA),$(BUILD)/librerank-cuda.so)
+
+# TensorRT's headers, from TRT=/path; they need CUDA's beside them. The library itself is opened at
+# run time.
+TRT_INCLUDE  := $(firstword $(dir $(wildcard $(if $(TRT),$(TRT)/include/NvInfer.h $(TRT)/NvInfer.h) \
+                  /usr/include/x86_64-linux-gnu/NvInfer.h)))
+CUDA_INCLUDE := $(firstword $(dir $(wildcard $(if $(CUDA),$(CUDA)/include/cuda_runtime_api.h) \
+                  /usr/local/cuda/include/cuda_runtime_api.h /usr/include/cuda_runtime_api.h)))
+WITH_TRT     := $(if $(TRT_INCLUDE),$(if $(CUDA_INCLUDE),$(shell command -v g++)))
+MODULES   := $(if $(WITH_CUDA),$(BUILD)/librerank-cuda.so) $(if $(WITH_TRT),$(BUILD)/librerank-trt.so)
 
 mark = $(if $(1),✓,✗)
 report:
 	@echo "$(call mark,1) $(shell $(CC) --version | head -n 1)"
 	@echo "$(call mark,$(WITH_CPU)) cpu backend    $(if $(WITH_CPU),oneDNN in $(DNNL),needs oneDNN 3.x: make setup)"
 	@echo "$(call mark,$(WITH_CUDA)) cuda backend   $(if $(WITH_CUDA),$(NVCC),needs nvcc of the CUDA toolkit on PATH)"
+	@echo "$(call mark,$(WITH_TRT)) TensorRT       $(if $(WITH_TRT),headers in $(TRT_INCLUDE),needs its headers: TRT=/path)"
 	@echo "$(call mark,$(WITH_ONNX)) ONNX           $(if $(WITH_ONNX),protobuf-c,needs libprotobuf-c-dev and protobuf-c-compiler: make setup)"
 	@echo "$(call mark,$(WITH_SERVER)) server         $(if $(WITH_SERVER),libmicrohttpd,needs libmicrohttpd-dev: make setup)"
-	@echo "→ $(BUILD)/rerank, librerank.a, librerank.so$(if $(MODULES), and $(notdir $(MODULES)))"
+	@echo "→ $(BUILD)/rerank, librerank.a, librerank.so$(if $(strip $(MODULES)), and $(notdir $(MODULES)))"

@@ -5,12 +5,12 @@
 #define _GNU_SOURCE
 #include "backend/backend.h"
 
+#include "base/module.h"
+
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 extern const rr__backend rr__backend_ref;
 #ifdef RR_WITH_CPU
@@ -28,45 +28,16 @@ static module modules[] = {
     {"cuda", "librerank-cuda.so", "rr__backend_cuda",
      "build with the CUDA toolkit's nvcc on PATH: `make cuda`", NULL, ""},
     {"trt", "librerank-trt.so", "rr__backend_trt",
-     "this version has no TensorRT backend; rerank export writes ONNX that TensorRT builds", NULL,
-     ""},
+     "this version builds TensorRT engines (rerank build) and does not run them", NULL, ""},
 };
 enum { N_MODULE = sizeof modules / sizeof modules[0] };
 static pthread_once_t modules_once = PTHREAD_ONCE_INIT;
-
-/* Look beside this library (or the executable it is linked into), where `make install` puts
- * modules relative to either, then in the loader's path. */
-static void *module_dlopen(const char *file, char *why, size_t why_size) {
-    static const char *const places[] = {"", "rerank/", "../lib/rerank/"};
-    enum { N_PLACE = sizeof places / sizeof places[0] };
-    Dl_info     info;
-    char        path[4096];
-    const char *slash;
-    void       *h;
-
-    if (dladdr(modules, &info) && info.dli_fname && (slash = strrchr(info.dli_fname, '/'))) {
-        for (int i = 0; i < N_PLACE; i++) {
-            int n = snprintf(path, sizeof path, "%.*s%s%s", (int)(slash - info.dli_fname + 1),
-                             info.dli_fname, places[i], file);
-            if (n < 0 || (size_t)n >= sizeof path || access(path, F_OK) != 0)
-                continue;
-            h = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-            if (!h) /* it is here but does not load: that reason is the one to tell */
-                snprintf(why, why_size, "%s", dlerror());
-            return h;
-        }
-    }
-    h = dlopen(file, RTLD_NOW | RTLD_LOCAL);
-    if (!h)
-        snprintf(why, why_size, "%s", dlerror());
-    return h;
-}
 
 static void modules_load(void) {
     for (int i = 0; i < N_MODULE; i++) {
         module            *m = &modules[i];
         const rr__backend *b;
-        void              *h = module_dlopen(m->file, m->why, sizeof m->why);
+        void              *h = rr__module_open(m->file, m->why, sizeof m->why);
 
         if (!h)
             continue;

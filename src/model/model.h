@@ -66,6 +66,10 @@ void      rr__model_close(rr__model *model);
 /* Rows of the position table for one sequence of n <= max_length tokens. */
 void rr__model_positions(const rr__model *m, const int32_t *tok, int32_t n, int32_t *pos);
 
+/* 64 bits over the configuration's numbers and every byte of every tensor, as 16 hex digits: two
+ * models that agree in it are the same. Reads the whole file (about a second for 2 GB). */
+void rr__model_hash(const rr__model *m, char out[17]);
+
 /* Copy elements [first, first + n) of a tensor to fp32. The range must lie inside. */
 void rr__tensor_f32(const rr__tensor *t, size_t first, size_t n, float *out);
 

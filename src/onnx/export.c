@@ -411,6 +411,7 @@ rr_status rr__onnx_export(const rr__model *m, const rr__onnx_opts *o, const char
                                      : o->quant == RR__ONNX_FP8 ? RR__ONNX_OPSET_FP8
                                                                 : RR__ONNX_OPSET_DEFAULT;
     const char              *y;
+    char                     hash[17];
     rr_status                s = check_opts(m, o, opset, err);
 
     if (s)
@@ -422,6 +423,8 @@ rr_status rr__onnx_export(const rr__model *m, const rr__onnx_opts *o, const char
     rr__graph_meta(&g, "architecture", m->architecture);
     if (o->revision)
         rr__graph_meta(&g, "revision", o->revision);
+    rr__model_hash(m, hash);
+    rr__graph_meta(&g, "hash", hash);
     rr__graph_meta(&g, "quantization", quant_name[o->quant]);
     rr__graph_meta(&g, "max_length", rr__graph_name(&g, "%d", (int)m->max_length));
     interface(&x);
