@@ -115,7 +115,7 @@ typedef struct policy {
 static device main_device = {"gpu", 400, 0.9, 0.0005};
 
 #define OUR_POLICY                                                                                 \
-    { .waste = 0.05, .min_us = 2000, .crowd = 16, .quiet = 2, .lead_us = 300 } /* as sched.c */
+    { .waste = 0.05, .start_us = 100, .crowd = 16, .quiet = 2, .lead_us = 300 } /* as sched.c */
 
 static const policy policies[] = {
     {.name = "window 10 ms, padded",
@@ -131,7 +131,7 @@ static const policy policies[] = {
     {.name = "ours", .o = OUR_POLICY},
     {.name = "ours, patience 10 ms",
      .o = {.waste = 0.05,
-           .min_us = 2000,
+           .start_us = 100,
            .crowd = 16,
            .quiet = 2,
            .lead_us = 300,

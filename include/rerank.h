@@ -105,16 +105,19 @@ typedef struct rr_engine_opts {
     int32_t       tokenize_threads; /* workers that share a large request; 0 = cores, most 16   */
     int32_t       max_batch_tokens; /* tokens in one forward pass; 0 = 16384                    */
     int32_t       max_batch_seqs;   /* sequences in one forward pass; 0 = 1024                  */
-    int64_t       max_queue_tokens; /* beyond this rr_submit says RR_E_BUSY; 0 = 4 Mi           */
+    int64_t       max_queue_tokens; /* beyond this rr_submit says RR_E_BUSY (a request that is
+                                       larger by itself: RR_E_TOO_LARGE); 0 = 4 Mi              */
     int32_t       max_wait_us;      /* idle device: how long to wait for company; 0 = none      */
     int32_t       max_length;       /* default tokens of a pair; 0 = min(512, model's limit)    */
     rr_truncation truncation;       /* default policy                                           */
     rr_side       side;             /* default end to cut                                       */
     uint64_t      memory_limit;     /* device bytes this engine may take; 0 = what is free      */
-    int64_t       cache_tokens;     /* document-token cache, in tokens; 0 = 4 Mi, -1 = none     */
+    int64_t       cache_tokens;     /* document-token cache, in 4-byte units of ids and text;
+                                       0 = 4 Mi, -1 = none                                      */
 } rr_engine_opts;
 
-/* Per request. Zero means "the engine's default". */
+/* Per request. Zero means "the engine's default". A request whose deadline cannot be met, by what is
+ * queued and how fast the devices are, is refused with RR_E_TIMEOUT or dropped with it later. */
 typedef struct rr_submit_opts {
     int64_t       deadline_us; /* absolute, rr_now_us() clock; 0 = none                    */
     int32_t       priority;    /* -100..100, smaller runs first, 0 is normal               */
@@ -143,7 +146,9 @@ typedef struct rr_engine_info {
     uint64_t    instance_bytes; /* each instance adds this                   */
 } rr_engine_info;
 
-#define RR_HIST_BUCKETS 24 /* bucket i counts values <= 2^i * base; the last is +Inf */
+/* A value counts in the first bucket i with value <= 2^i * base, or in the last one: the buckets
+ * sum up to count. */
+#define RR_HIST_BUCKETS 24
 typedef struct rr_hist {
     uint64_t count, sum;
     uint64_t bucket[RR_HIST_BUCKETS];
@@ -225,7 +230,8 @@ RR_API rr_str rr_token_text(const rr_model *model, int32_t id);
 RR_API rr_status rr_engine_open(rr_model *model, const rr_engine_opts *opts, rr_engine **out,
                                 rr_error *err);
 
-/* Finish every queued job, stop the scheduler, release the device. */
+/* Finish every queued job, stop the scheduler, release the device. Not from within done. A device
+ * known to hang (rr_engine_check) is not waited for; it and the model then stay in memory. */
 RR_API void rr_engine_close(rr_engine *engine);
 
 /* What was opened. Strings live as long as the engine. */
@@ -247,7 +253,8 @@ RR_API rr_status rr_engine_check(rr_engine *engine, int64_t timeout_us, rr_error
 RR_API rr_status rr_score(rr_engine *engine, rr_str query, const rr_str *docs, size_t n,
                           float *scores, rr_error *err);
 
-/* Same, without waiting: tokenizes here, queues, returns. docs may be freed on return.
+/* Same, without waiting: tokenizes here, queues, returns. docs may be freed on return. The whole
+ * request is admitted or refused; n = 0 is RR_E_ARG.
  * opts and done may be NULL. done runs once, on one of the engine's threads: hand over, do not
  * work there. It may run before rr_submit returns. The caller owns *out (rr_job_free). */
 RR_API rr_status rr_submit(rr_engine *engine, rr_str query, const rr_str *docs, size_t n,
@@ -265,7 +272,7 @@ RR_API rr_status rr_submit_ids(rr_engine *engine, const int32_t *ids, const int3
                                const int32_t *seg, size_t n, const rr_submit_opts *opts,
                                rr_done_fn done, void *user, rr_job **out, rr_error *err);
 
-/* Block until the job is done; returns its status. */
+/* Block until the job is done and its done has returned; returns its status. */
 RR_API rr_status rr_wait(rr_job *job, rr_error *err);
 
 /* Status of a finished job without blocking; *err as rr_wait fills it. Call it from done. */
@@ -280,10 +287,12 @@ RR_API const rr_doc_info *rr_job_docs(const rr_job *job, size_t *n);
 /* Timings of a finished job. */
 RR_API void rr_job_timing(const rr_job *job, rr_timing *out);
 
-/* Ask to drop what has not reached the device yet. done still runs, with RR_E_CANCELED. */
+/* Ask to drop what is not packed into a batch yet. done still runs, with RR_E_CANCELED if anything
+ * was dropped. */
 RR_API void rr_cancel(rr_job *job);
 
-/* Free a finished job. Not thread-safe against rr_wait on the same job. */
+/* Free a finished job, within done if you like; one that is not finished is canceled, and freed after
+ * its done. Not thread-safe against rr_wait on the same job. */
 RR_API void rr_job_free(rr_job *job);
 
 /* Map a raw logit to 0..1: 1 / (1 + exp(-x)), in double, rounded once. */

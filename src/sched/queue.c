@@ -257,22 +257,24 @@ rr__task *rr__queue_expired(rr__queue *q, int64_t now_us) {
 
 /* ---- batches ------------------------------------------------------------ */
 
+static double start_of_batch(const rr__queue *q) {
+    return q->cost->a > q->o.start_us ? q->cost->a : q->o.start_us;
+}
+
 /* How long a batch should take while so many jobs are queued: so long that its start is cheap, but
  * not longer, because those that come next wait for it. */
 static double long_enough(const rr__queue *q, size_t jobs) {
-    double us = q->cost->a / q->o.waste;
+    double us = start_of_batch(q) / q->o.waste;
 
-    if (us < q->o.min_us)
-        us = q->o.min_us;
     return q->o.crowd > 0 ? us * (1 + (double)jobs / q->o.crowd) : us;
 }
 
-/* Where one job comes every `gap`, batches of T us cost the n queued ones n * a / T of their time and
- * make newcomers wait T / 2: together least at sqrt(2 * n * a * gap). */
+/* Where one job comes every `gap`, batches of T us cost the n queued ones n * a / T of their time
+ * and make newcomers wait T / 2: together least at sqrt(2 * n * a * gap). */
 static double quiet_enough(const rr__queue *q, int64_t now_us) {
     double gap = q->gap_us, since = (double)(now_us - q->came_us);
 
-    return q->o.quiet * sqrt(2 * (double)q->n * q->cost->a * (since > gap ? since : gap));
+    return q->o.quiet * sqrt(2 * (double)q->n * start_of_batch(q) * (since > gap ? since : gap));
 }
 
 /* The longer of the two; less where several idle devices can share what is queued. */
@@ -283,8 +285,8 @@ static double batch_limit(const rr__queue *q, int32_t n_idle, int64_t now_us) {
         limit = quiet;
     if (n_idle > 1) {
         share = q->cost->a + rr__cost_marginal(q->cost, q->tokens, q->sumsq) / n_idle;
-        if (share < SPLIT * q->cost->a)
-            share = SPLIT * q->cost->a;
+        if (share < SPLIT * start_of_batch(q))
+            share = SPLIT * start_of_batch(q);
         if (share < limit)
             limit = share;
     }

@@ -45,13 +45,13 @@ typedef enum rr__order {
 typedef struct rr__queue_opts {
     int32_t   max_tokens, max_seqs; /* of a batch */
     int32_t   padded;
-    int64_t   wait_us; /* an idle device waits this long for a fuller batch               */
-    int64_t   lead_us; /* pack this long before a busy device is predicted to finish      */
-    double    waste;   /* a batch is long enough when its start is this share of it ...   */
-    double    min_us;  /* ... and it takes this long;                                     */
-    double    crowd;   /* twice that with so many jobs queued, and so on: the more there
+    int64_t   wait_us;  /* an idle device waits this long for a fuller batch               */
+    int64_t   lead_us;  /* pack this long before a busy device is predicted to finish      */
+    double    waste;    /* a batch is long enough when its start is this share of it ...   */
+    double    start_us; /* ... where a start counts this much at least: threads wake for it; */
+    double    crowd;    /* twice that with so many jobs queued, and so on: the more there
                           are, the more throughput is worth to all of them; 0 = never     */
-    double    quiet;   /* longer where jobs come seldom: so many times the length at which
+    double    quiet;    /* longer where jobs come seldom: so many times the length at which
                           starts and waiting newcomers cost the same; 0 = never           */
     rr__order order;
 } rr__queue_opts;

@@ -13,11 +13,11 @@ enum {
 };
 
 /* Policy, chosen in bench/sched: docs/SCHEDULING.md. */
-#define WASTE   0.05
-#define MIN_US  2000
-#define CROWD   16
-#define QUIET   2
-#define LEAD_US 300
+#define WASTE    0.05
+#define START_US 100
+#define CROWD    16
+#define QUIET    2
+#define LEAD_US  300
 
 void rr__sched_wake_packer(rr__sched *s) {
     s->posted = 1;
@@ -180,7 +180,7 @@ rr_status rr__sched_open(const rr__sched_opts *o, rr__sched **out, rr_error *err
                         .waste = WASTE,
                         .crowd = CROWD,
                         .quiet = QUIET,
-                        .min_us = o->min_us > 0 ? o->min_us : MIN_US};
+                        .start_us = o->start_us > 0 ? o->start_us : START_US};
     rr__sched     *s = calloc(1, sizeof *s);
     int32_t        started = 0;
     rr_status      status;

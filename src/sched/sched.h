@@ -1,6 +1,6 @@
 /* sched.h - many requests, few devices: the packer thread and a runner thread an instance.
  *
- *     submit ──> inbox ──> packer ──> runner's next batch ──> runner ──> finished list ──> packer
+ *     submit ─> inbox ─> packer ─> runner's next batch ─> runner ─> finished list ─> packer
  *
  * The packer alone owns the queue (queue.h), the work in it and the cost model's use; others post
  * to its inbox under one lock. A runner owns an instance of a backend from open to close. It is
@@ -53,7 +53,7 @@ typedef struct rr__sched_opts {
     const int32_t     *canary; /* [n_canary] a pair whose score is watched; copied */
     int32_t            n_canary;
     int32_t            probe_us; /* most time for probe batches at open */
-    double             min_us;   /* rr__queue_opts.min_us; 0 = default   */
+    double             start_us; /* rr__queue_opts.start_us; 0 = default */
 } rr__sched_opts;
 
 /* Open every instance, probe its speed, start the threads. */

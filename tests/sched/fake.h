@@ -128,7 +128,7 @@ static rr__sched_opts fake_opts(void) {
                             .max_queue_tokens = 1 << 22,
                             .canary = fake_canary,
                             .n_canary = FAKE_CANARY,
-                            .min_us = 1e9}; /* tokens limit a batch, not time */
+                            .start_us = 1e9}; /* tokens limit a batch, not time */
 }
 
 static rr__sched *fake_sched(const rr__sched_opts *o) {
