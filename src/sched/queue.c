@@ -231,28 +231,43 @@ void rr__queue_remove(rr__queue *q, rr__task *t) {
     t->left = 0;
 }
 
-rr__task *rr__queue_expired(rr__queue *q, int64_t now_us) {
-    int64_t   next = INT64_MAX;
-    rr__task *lost = q->lost;
+/* Take a task out, for rr__queue_expired to return. */
+static void lose(rr__queue *q, rr__task *t) {
+    rr__queue_remove(q, t);
+    t->lost = q->lost;
+    q->lost = t;
+}
 
-    if (lost) {
-        q->lost = lost->lost;
-        return lost;
-    }
-    if (now_us < q->next_deadline_us)
-        return NULL;
-    for (size_t i = 0; i < q->n; i++) {
-        rr__task *t = q->heap[i];
+/* All whose deadline has passed, in one scan from the end: what a removal moves to a lower place is
+ * looked at later, what it moves to place i at once. */
+static void lose_expired(rr__queue *q, int64_t now_us) {
+    int64_t next = INT64_MAX;
+
+    for (size_t i = q->n; i > 0;) {
+        rr__task *t = q->heap[i - 1];
 
         if (t->deadline_us && t->deadline_us <= now_us) {
-            rr__queue_remove(q, t);
-            return t;
+            lose(q, t);
+        } else {
+            if (t->deadline_us && t->deadline_us < next)
+                next = t->deadline_us;
+            i--;
         }
-        if (t->deadline_us && t->deadline_us < next)
-            next = t->deadline_us;
+        if (i > q->n)
+            i = q->n;
     }
     q->next_deadline_us = next;
-    return NULL;
+}
+
+rr__task *rr__queue_expired(rr__queue *q, int64_t now_us) {
+    rr__task *t;
+
+    if (now_us >= q->next_deadline_us)
+        lose_expired(q, now_us);
+    t = q->lost;
+    if (t)
+        q->lost = t->lost;
+    return t;
 }
 
 /* ---- batches ------------------------------------------------------------ */
@@ -388,13 +403,8 @@ static int hopeless(const rr__queue *q, const rr__task *t, int64_t now_us) {
 
 /* Take out the tasks at the head that could not finish in time if they ran now. */
 static void drop_hopeless(rr__queue *q, int64_t now_us) {
-    while (q->n > 0 && hopeless(q, q->heap[0], now_us)) {
-        rr__task *t = q->heap[0];
-
-        rr__queue_remove(q, t);
-        t->lost = q->lost;
-        q->lost = t;
-    }
+    while (q->n > 0 && hopeless(q, q->heap[0], now_us))
+        lose(q, q->heap[0]);
 }
 
 int rr__queue_pack(rr__queue *q, int32_t n_idle, int64_t now_us, rr__pack *out) {

@@ -87,7 +87,7 @@ typedef struct rr__queue {
     int64_t   came_us;          /* when the last job came                          */
     double    gap_us;           /* between jobs, on average lately                 */
     int64_t   next_deadline_us; /* no deadline in the queue is earlier             */
-    rr__task *lost;             /* taken out by rr__queue_pack, for rr__queue_expired */
+    rr__task *lost;             /* taken out for their deadline, to be returned */
 } rr__queue;
 
 /* cost is read at every call and belongs to the caller. */

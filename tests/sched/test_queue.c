@@ -347,6 +347,31 @@ Test(queue, late_work_is_dropped_before_it_costs_anything) {
     rr__queue_free(&queue);
 }
 
+Test(queue, exactly_the_expired_expire) {
+    enum { N = 500 };
+    rr__task *t[N], *gone;
+    int       expired[N] = {0};
+
+    srand(11);
+    setup_with((rr__queue_opts){0});
+    for (int i = 0; i < N; i++)
+        t[i] = add(1 + rand() % 5, 1 + rand() % 50, rand() % 3, rand() % 4 ? 1 + rand() % 1000 : 0);
+    for (int64_t now = 0; now < 1000; now += 250) {
+        while ((gone = rr__queue_expired(&queue, now)))
+            for (int i = 0; i < N; i++)
+                expired[i] += t[i] == gone;
+        for (int i = 0; i < N; i++)
+            cr_assert_eq(expired[i], t[i]->deadline_us != 0 && t[i]->deadline_us <= now);
+        cr_assert_gt(queue.next_deadline_us, now);
+    }
+    for (int i = 0; i < N; i++) {
+        rr__queue_remove(&queue, t[i]);
+        drop(t[i]);
+    }
+    cr_assert_eq(queue.n, 0);
+    rr__queue_free(&queue);
+}
+
 Test(queue, due_waits_only_for_an_idle_device) {
     rr__task *a;
 

@@ -44,6 +44,30 @@ Test(sched, scores_come_back_to_their_jobs) {
     cr_assert(rr__sched_close(s));
 }
 
+/* A backend that pads gets batches of one length group; the scores find their way back all the same. */
+Test(sched, length_groups_do_not_mix_up_results) {
+    rr__sched_opts o = fake_opts();
+    rr__backend    padded = fake_backend;
+    rr__sched     *s;
+    fake_job      *j[10];
+
+    padded.padded = 1;
+    o.backend = &padded;
+    s = fake_sched(&o);
+    for (int i = 0; i < 10; i++) {
+        j[i] = fake_job_new(100, 120, i + 1);
+        for (int k = 0; k < 100; k++) /* every length has its own sum of ids */
+            j[i]->cu[k + 1] = j[i]->cu[k] + 1 + (k * 37 + i) % 120;
+        cr_assert_eq(rr__sched_submit(s, &j[i]->work, NULL), RR_OK);
+    }
+    for (int i = 0; i < 10; i++) {
+        cr_assert_eq(fake_wait(j[i]), RR_OK);
+        fake_job_free(j[i]);
+    }
+    cr_assert_eq(stats_of(s).queued_tokens, 0);
+    rr__sched_close(s);
+}
+
 /* One batch on the device, one handed over, no more: and a job that comes then is in the very next
  * batch, two behind the one that was running. */
 Test(sched, hand_over_is_one_deep_and_small_jobs_pass) {
