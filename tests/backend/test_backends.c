@@ -15,8 +15,11 @@ static const double exact[RR__N_PRECISION] = {
 static const double on_gpu[RR__N_PRECISION] = {
     [RR__FP32] = 2e-2, [RR__BF16] = 3e-1, [RR__FP16] = 3e-2, [RR__INT8] = 8e-1, [RR__FP8] = 1.5};
 
-static double tolerance(const rr__backend *b, rr__precision precision) {
-    return (strcmp(b->name, "cuda") == 0 ? on_gpu : exact)[precision];
+/* The tiny models sum over 64 random channels: rounding averages out far less than in a real one. */
+static double tolerance(const rr__backend *b, rr__precision precision, const rr__model *m) {
+    if (strcmp(b->name, "cuda") == 0)
+        return on_gpu[precision];
+    return exact[precision] * (precision > RR__FP32 && m->d_model < 128 ? 10 : 1);
 }
 
 /* Call fn for each backend and precision that runs here; returns how many that were. */
@@ -79,8 +82,8 @@ static void check_truth(const rr__backend *backend, rr__precision precision, voi
     worst = worst_error(logits, a->t->logits + first, b.n_seq);
     fprintf(stderr, "%s: %s %s: %d sequences, largest logit error %.2g\n", a->what, backend->name,
             rr__precision_name(precision), (int)b.n_seq, worst);
-    cr_expect_leq(worst, tolerance(backend, precision), "%s: %s %s: logit error %g", a->what,
-                  backend->name, rr__precision_name(precision), worst);
+    cr_expect_leq(worst, tolerance(backend, precision, a->t->model), "%s: %s %s: logit error %g",
+                  a->what, backend->name, rr__precision_name(precision), worst);
     backend_close(&o);
     free(logits);
     free((void *)b.cu);
@@ -196,8 +199,8 @@ static void check_shapes(const rr__backend *backend, rr__precision precision, vo
 
         backend_score(&o, b, logits);
         worst = worst_error(logits, a->want[i], b->n_seq);
-        cr_expect_leq(worst, tolerance(backend, precision), "%s: %s %s: %s: logit error %g", a->dir,
-                      backend->name, rr__precision_name(precision), shapes[i].what, worst);
+        cr_expect_leq(worst, tolerance(backend, precision, a->m), "%s: %s %s: %s: logit error %g",
+                      a->dir, backend->name, rr__precision_name(precision), shapes[i].what, worst);
         free(logits);
     }
     backend_close(&o);

@@ -1,0 +1,46 @@
+/* isa.c - which kernels run on this machine; see kernels.h.
+ *
+ * RR_CPU_ISA=avx2|avx512|avx512_bf16 takes a lesser table, for tests and comparisons. */
+#include "backend/cpu/kernels.h"
+
+#include "base/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static int has_avx512_bf16(void) {
+    return has_avx512() && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512bf16");
+}
+
+const rr__kernels *rr__kernels_pick(rr_error *err) {
+    static const struct {
+        const rr__kernels *table;
+        int (*runs)(void);
+    } all[] = {{&rr__kernels_avx512_bf16, has_avx512_bf16},
+               {&rr__kernels_avx512, has_avx512},
+               {&rr__kernels_avx2, has_avx2}};
+    const char *want = getenv("RR_CPU_ISA");
+
+    __builtin_cpu_init();
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].runs() && (!want || !*want || strcmp(want, all[i].table->name) == 0))
+            return all[i].table;
+    if (want && *want)
+        rr__fail(err, RR_E_UNSUPPORTED,
+                 "RR_CPU_ISA=%s: not known, or not on this machine (avx2, avx512, avx512_bf16)",
+                 want);
+    else
+        rr__fail(err, RR_E_UNSUPPORTED, "the cpu backend needs AVX2, FMA and F16C; use ref");
+    return NULL;
+}

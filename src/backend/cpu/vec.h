@@ -1,0 +1,208 @@
+/* vec.h - one vector of floats, 16 wide with AVX-512 and 8 wide with AVX2, for kernels_body.h.
+ *
+ * A compiler flag of each kernels_*.c decides. Counts n below are of what is left of a row: loads and
+ * stores touch min(n, VL) elements; rows are multiples of 8. */
+#ifndef RR_BACKEND_CPU_VEC_H
+#define RR_BACKEND_CPU_VEC_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+#ifdef __AVX512F__
+
+enum { VL = 16, MR = 14 };
+typedef __m512  vf;
+typedef __m512i vi;
+
+#define VF(op, ...) _mm512_##op##_ps(__VA_ARGS__)
+#define VI(op, ...) _mm512_##op##_epi32(__VA_ARGS__)
+#define vi_and      _mm512_and_si512
+#define vf_bits     _mm512_castps_si512
+#define vi_as_vf    _mm512_castsi512_ps
+#define vi_to_vf    _mm512_cvtepi32_ps
+#define vi_madd16   _mm512_madd_epi16
+INLINE vi vi_load(const void *p) {
+    return _mm512_loadu_si512(p);
+}
+INLINE void vi_store(void *p, vi v) {
+    _mm512_storeu_si512(p, v);
+}
+INLINE __mmask16 vf_mask(int32_t n) {
+    return n >= VL ? 0xffff : (__mmask16)((1u << n) - 1);
+}
+INLINE vf vf_load_n(const float *p, int32_t n) {
+    return _mm512_maskz_loadu_ps(vf_mask(n), p);
+}
+INLINE void vf_store_n(float *p, vf v, int32_t n) {
+    _mm512_mask_storeu_ps(p, vf_mask(n), v);
+}
+INLINE float vf_sum(vf v) {
+    return _mm512_reduce_add_ps(v);
+}
+INLINE float vf_top(vf v) {
+    return _mm512_reduce_max_ps(v);
+}
+INLINE vf vf_abs(vf v) {
+    return _mm512_abs_ps(v);
+}
+INLINE vf vf_round(vf v) {
+    return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* p * 2^e for whole e >= -126 */
+INLINE vf vf_ldexp(vf p, vf e) {
+    return _mm512_scalef_ps(p, e);
+}
+INLINE vf vf_load_bf16(const uint16_t *p, int32_t n) {
+    __m256i h = _mm256_maskz_loadu_epi16(vf_mask(n), p);
+    return vi_as_vf(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+INLINE vf vf_load_f16(const uint16_t *p, int32_t n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vf_mask(n), p));
+}
+INLINE void vf_store_bf16(uint16_t *p, vf v, int32_t n) {
+#ifdef __AVX512BF16__
+    __m256i h = (__m256i)_mm512_cvtneps_pbh(v);
+#else
+    vi      u = vf_bits(v), odd = vi_and(_mm512_srli_epi32(u, 16), VI(set1, 1));
+    __m256i h =
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32(VI(add, VI(add, u, VI(set1, 0x7fff)), odd), 16));
+#endif
+    _mm256_mask_storeu_epi16(p, vf_mask(n), h);
+}
+/* Whole numbers: 0 .. 255 as bytes with VNNI, small ones as int16 without. */
+INLINE void vf_store_q(void *p, vf v, int32_t n) {
+#ifdef __AVX512VNNI__
+    __m128i q = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
+    _mm_mask_storeu_epi8(p, vf_mask(n), q);
+#else
+    _mm256_mask_storeu_epi16(p, vf_mask(n), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v)));
+#endif
+}
+
+#else /* AVX2 with FMA and F16C */
+
+enum { VL = 8, MR = 6 };
+typedef __m256  vf;
+typedef __m256i vi;
+
+#define VF(op, ...) _mm256_##op##_ps(__VA_ARGS__)
+#define VI(op, ...) _mm256_##op##_epi32(__VA_ARGS__)
+#define vi_and      _mm256_and_si256
+#define vf_bits     _mm256_castps_si256
+#define vi_as_vf    _mm256_castsi256_ps
+#define vi_to_vf    _mm256_cvtepi32_ps
+#define vi_madd16   _mm256_madd_epi16
+INLINE vi       vi_load(const void *p) {
+          return _mm256_loadu_si256(p);
+}
+INLINE void vi_store(void *p, vi v) {
+    _mm256_storeu_si256(p, v);
+}
+INLINE vf vf_load_n(const float *p, int32_t n) {
+    return _mm256_loadu_ps(p);
+}
+INLINE void vf_store_n(float *p, vf v, int32_t n) {
+    _mm256_storeu_ps(p, v);
+}
+INLINE float vf_sum(vf v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE float vf_top(vf v) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE vf vf_abs(vf v) {
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
+}
+INLINE vf vf_round(vf v) {
+    return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+INLINE vf vf_ldexp(vf p, vf e) {
+    return vi_as_vf(VI(add, vf_bits(p), _mm256_slli_epi32(_mm256_cvtps_epi32(e), 23)));
+}
+INLINE vf vf_load_bf16(const uint16_t *p, int32_t n) {
+    __m128i h = _mm_loadu_si128((const void *)p);
+    return vi_as_vf(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+INLINE vf vf_load_f16(const uint16_t *p, int32_t n) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+}
+/* The low 16 bits of each lane. */
+INLINE __m128i vi_narrow(vi v) {
+    return _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+}
+INLINE void vf_store_bf16(uint16_t *p, vf v, int32_t n) {
+    vi u = vf_bits(v), odd = vi_and(_mm256_srli_epi32(u, 16), VI(set1, 1));
+    u = VI(add, VI(add, u, VI(set1, 0x7fff)), odd);
+    _mm_storeu_si128((void *)p, vi_narrow(_mm256_srli_epi32(u, 16)));
+}
+INLINE void vf_store_q(void *p, vf v, int32_t n) {
+    vi q = _mm256_cvtps_epi32(v);
+    _mm_storeu_si128(p, _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1)));
+}
+
+#endif
+
+INLINE vf vf_load(const float *p) {
+    return VF(loadu, p);
+}
+INLINE vf vf_fma(vf a, vf b, vf c) {
+    return VF(fmadd, a, b, c);
+}
+INLINE vf vf_set(float x) {
+    return VF(set1, x);
+}
+
+/* 2^x for -126 <= x <= 0; relative error 2e-7. */
+INLINE vf vf_exp2(vf x) {
+    vf e = vf_round(x), f = VF(sub, x, e), p = vf_set(0.0013276466634124517f);
+
+    p = vf_fma(p, f, vf_set(0.009675540961325169f));
+    p = vf_fma(p, f, vf_set(0.05550713464617729f));
+    p = vf_fma(p, f, vf_set(0.24022120237350464f));
+    p = vf_fma(p, f, vf_set(0.6931469440460205f));
+    p = vf_fma(p, f, vf_set(1.0f));
+    return vf_ldexp(p, e);
+}
+
+/* x / 2 * (1 + erf(x / sqrt 2)). erf(t / sqrt 2) = t P(t^2) / Q(t^2) on |t| <= 5.5, fitted here by
+ * weighted least squares: error of erf 4e-7, of GELU 1.3e-6 for |x| <= 8. */
+INLINE vf vf_gelu(vf x) {
+    vf t = VF(max, VF(min, x, vf_set(5.5f)), vf_set(-5.5f)), s = VF(mul, t, t), p, q;
+
+    p = vf_fma(vf_set(4.549881182924764e-08f), s, vf_set(1.2703705579042435e-05f));
+    q = vf_fma(vf_set(1.1974850622209487e-06f), s, vf_set(7.364192424574867e-05f));
+    p = vf_fma(p, s, vf_set(0.00033762218663468957f));
+    q = vf_fma(q, s, vf_set(0.001884364290162921f));
+    p = vf_fma(p, s, vf_set(0.009354344569146633f));
+    q = vf_fma(q, s, vf_set(0.028645126149058342f));
+    p = vf_fma(p, s, vf_set(0.06770279258489609f));
+    q = vf_fma(q, s, vf_set(0.25151878595352173f));
+    p = vf_fma(p, s, vf_set(0.797884464263916f));
+    q = vf_fma(q, s, vf_set(1.0f));
+    x = VF(mul, x, vf_set(0.5f));
+    return vf_fma(x, VF(div, VF(mul, t, p), q), x);
+}
+
+/* The same by a polynomial for results that are rounded to bf16: error below 3e-4. */
+INLINE vf vf_gelu_bf16(vf x) {
+    vf t = VF(max, VF(min, x, vf_set(4.0f)), vf_set(-4.0f)), s = VF(mul, t, t), p;
+
+    p = vf_fma(vf_set(1.612680683438228e-10f), s, vf_set(-1.4006924509146756e-08f));
+    p = vf_fma(p, s, vf_set(5.432313514575071e-07f));
+    p = vf_fma(p, s, vf_set(-1.2590007827384397e-05f));
+    p = vf_fma(p, s, vf_set(0.00019781630544457585f));
+    p = vf_fma(p, s, vf_set(-0.0022678454406559467f));
+    p = vf_fma(p, s, vf_set(0.019754959270358086f));
+    p = vf_fma(p, s, vf_set(-0.1328212022781372f));
+    p = vf_fma(p, s, vf_set(0.7978454232215881f));
+    x = VF(mul, x, vf_set(0.5f));
+    return vf_fma(x, VF(mul, t, p), x);
+}
+
+#endif

@@ -1,0 +1,257 @@
+/* weights.c - the model's matrices as panels of fp32, bf16 or int8; see kernels.h.
+ *
+ * Packing is shared by all cores: one item is one panel of one matrix. int8 is symmetric with one
+ * scale for each output column. Token and position tables stay in the mapped file. */
+#include "backend/cpu/cpu.h"
+#include "base/half.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- packing ---------------------------------------------------------------- */
+
+typedef struct job { /* one matrix */
+    rr__packed       *to;
+    const rr__tensor *w, *b;
+    size_t            first_panel; /* of all panels */
+} job;
+
+typedef struct packing {
+    const rr__kernels *kx;
+    job               *jobs;
+    size_t             n_job, n_panel;
+    float             *rows; /* [threads, k_max] */
+    size_t             k_max;
+} packing;
+
+int32_t rr__units(const rr__kernels *kx, rr__kind kind, int32_t k) {
+    return kind == RR__K_F32 ? k : kind == RR__K_BF16 ? k / 2 : k * kx->q_bytes / 4;
+}
+
+/* Column `lane` of a panel out [units, nr] from one row of W. */
+static void pack_column(const packing *p, rr__packed *m, int32_t column, float *row,
+                        uint32_t *out) {
+    const int32_t nr = p->kx->nr, lane = column % nr, k = m->k;
+    float         top = 0;
+    int32_t       sum = 0;
+
+    if (m->kind == RR__K_F32) {
+        for (int32_t i = 0; i < k; i++)
+            out[i * nr + lane] = rr__f32_bits(row[i]);
+        return;
+    }
+    if (m->kind == RR__K_BF16) {
+        for (int32_t u = 0; u < k / 2; u++)
+            out[u * nr + lane] = (uint32_t)rr__f32_to_bf16(row[2 * u]) |
+                                 (uint32_t)rr__f32_to_bf16(row[2 * u + 1]) << 16;
+        return;
+    }
+    for (int32_t i = 0; i < k; i++)
+        top = fmaxf(top, fabsf(row[i]));
+    m->scale[column] = top / 127;
+    for (int32_t i = 0; i < k; i++) {
+        const int      per = 4 / p->kx->q_bytes, bits = 8 * p->kx->q_bytes;
+        const int32_t  q = top > 0 ? (int32_t)lrintf(row[i] * (127 / top)) : 0;
+        const uint32_t mask = bits == 8 ? 0xff : 0xffff;
+
+        sum += q;
+        out[i / per * nr + lane] |= ((uint32_t)q & mask) << (i % per * bits);
+    }
+    m->sum[column] = sum;
+}
+
+static void pack_panel(void *arg, size_t item, int worker) {
+    const packing *p = arg;
+    const job     *j = p->jobs;
+    float         *row = p->rows + (size_t)worker * p->k_max;
+    int32_t        first;
+    uint32_t      *out;
+
+    while (j + 1 < p->jobs + p->n_job && j[1].first_panel <= item)
+        j++;
+    first = (int32_t)(item - j->first_panel) * p->kx->nr;
+    out = j->to->w + (size_t)first * (size_t)j->to->units;
+    for (int32_t n = first; n < first + p->kx->nr && n < j->to->n; n++) {
+        p->kx->row(row, j->w, (size_t)n * (size_t)j->to->k, j->to->k, 0);
+        pack_column(p, j->to, n, row, out);
+        for (int32_t i = 0; j->to->wt && i < j->to->k; i++)
+            j->to->wt[(size_t)i * (size_t)j->to->panels * (size_t)p->kx->nr + (size_t)n] =
+                rr__f32_to_f16(row[i]);
+    }
+    if (first == 0)
+        rr__tensor_f32(j->b, 0, (size_t)j->to->n, j->to->bias);
+}
+
+/* ---- layout ------------------------------------------------------------------ */
+
+/* Called twice, as the plan is: jobs are kept by the second call only. */
+static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, rr__kind kind, int outliers,
+                   const rr__tensor *t, const rr__tensor *bias) {
+    const int32_t nr = w->kx->nr, n = (int32_t)t->shape[0], k = (int32_t)t->shape[1];
+    const int32_t panels = (n + nr - 1) / nr, units = rr__units(w->kx, kind, k);
+    const size_t  columns = (size_t)panels * (size_t)nr;
+
+    *to = (rr__packed){.kind = kind, .n = n, .k = k, .units = units, .panels = panels};
+    to->w = rr__plan_take(&w->plan, columns * (size_t)units, 4);
+    to->bias = rr__plan_take(&w->plan, columns, sizeof *to->bias);
+    if (kind == RR__K_I8) {
+        to->scale = rr__plan_take(&w->plan, columns, sizeof *to->scale);
+        to->sum = rr__plan_take(&w->plan, columns, sizeof *to->sum);
+    }
+    if (outliers)
+        to->wt = rr__plan_take(&w->plan, columns * (size_t)k, sizeof *to->wt);
+    if (w->plan.base) {
+        p->jobs[p->n_job++] = (job){to, t, bias, p->n_panel};
+        p->n_panel += (size_t)panels;
+    }
+}
+
+static float *vector(rr__cpu_weights *w, const rr__tensor *t) {
+    float *v = rr__plan_take(&w->plan, (size_t)w->m->d_model, sizeof *v);
+
+    if (v)
+        rr__tensor_f32(t, 0, (size_t)w->m->d_model, v);
+    return v;
+}
+
+typedef struct kinds {
+    rr__kind q, kv, o, f1, f2;
+} kinds;
+
+/* Which multiplication runs in which kind, by measured error of the logits (docs/SPEED.md). The last
+ * layer sees one row of each sequence, so that fp32 costs nothing there. In int8 the first layers,
+ * where channels are most uneven, and the multiplications that int8 hurts most stay bf16. */
+static kinds kinds_of(const rr__cpu_weights *w, int32_t layer) {
+    const rr__kind f = RR__K_F32, half = w->kind == f ? f : RR__K_BF16;
+    const rr__kind low = w->kind == RR__K_I8 && layer < 2 ? half : w->kind;
+
+    if (layer + 1 == w->m->n_layer)
+        return (kinds){f, half, f, f, f};
+    return (kinds){half, half, low, low, half};
+}
+
+/* Operands that LayerNorm made have outliers worth keeping. */
+static int keeps(rr__kind kind) {
+    return kind != RR__K_F32;
+}
+
+static void layout(rr__cpu_weights *w, packing *p) {
+    for (int32_t l = 0; l < w->m->n_layer; l++) {
+        const rr__layer *from = &w->m->layer[l];
+        rr__cpu_layer   *to = &w->layer[l];
+
+        const kinds use = kinds_of(w, l);
+
+        matrix(w, p, &to->q, use.q, keeps(use.q), &from->wq, &from->bq);
+        matrix(w, p, &to->k, use.kv, keeps(use.kv), &from->wk, &from->bk);
+        matrix(w, p, &to->v, use.kv, keeps(use.kv), &from->wv, &from->bv);
+        matrix(w, p, &to->o, use.o, 0, &from->wo, &from->bo);
+        matrix(w, p, &to->f1, use.f1, keeps(use.f1), &from->w1, &from->b1);
+        matrix(w, p, &to->f2, use.f2, 0, &from->w2, &from->b2);
+        to->ln1_g = vector(w, &from->ln1_g);
+        to->ln1_b = vector(w, &from->ln1_b);
+        to->ln2_g = vector(w, &from->ln2_g);
+        to->ln2_b = vector(w, &from->ln2_b);
+    }
+    matrix(w, p, &w->head, RR__K_F32, 0, &w->m->head_w, &w->m->head_b);
+    w->emb_g = vector(w, &w->m->emb_g);
+    w->emb_b = vector(w, &w->m->emb_b);
+    w->out_w = vector(w, &w->m->out_w);
+}
+
+static rr_status pack(rr__cpu_weights *w, rr_error *err) {
+    const rr__model *m = w->m;
+    packing   p = {.kx = w->kx, .k_max = (size_t)(m->d_ff > m->d_model ? m->d_ff : m->d_model)};
+    rr__pool *pool = NULL;
+    rr_status s;
+
+    layout(w, &p);
+    s = rr__plan_alloc(&w->plan, "the weights", err);
+    if (s == RR_OK)
+        s = rr__pool_open(w->opts.threads, 0, &pool, err);
+    if (s != RR_OK)
+        return s;
+    p.jobs = calloc((size_t)m->n_layer * 6 + 1, sizeof *p.jobs);
+    p.rows = calloc((size_t)rr__pool_threads(pool) * p.k_max, sizeof *p.rows);
+    if (p.jobs && p.rows) {
+        layout(w, &p);
+        rr__pool_run(pool, p.n_panel, pack_panel, &p);
+        rr__tensor_f32(&m->out_b, 0, 1, &w->out_b);
+    } else {
+        s = rr__fail(err, RR_E_NOMEM, "cpu: no memory to pack the weights");
+    }
+    rr__pool_close(pool);
+    free(p.jobs);
+    free(p.rows);
+    return s;
+}
+
+/* ---- load -------------------------------------------------------------------- */
+
+static rr_status check_shape(const rr__model *m, rr_error *err) {
+    const int32_t width = m->d_model / m->n_head;
+
+    if (m->d_model % 8 || m->d_ff % 8 || width % 8)
+        return rr__fail(
+            err, RR_E_UNSUPPORTED,
+            "cpu: d_model %d, d_ff %d and head width %d must be multiples of 8; use ref",
+            (int)m->d_model, (int)m->d_ff, (int)width);
+    return RR_OK;
+}
+
+static rr_status choose(rr__cpu_weights *w, rr_error *err) {
+    switch (w->opts.precision) {
+    case RR__AUTO: /* bf16 where the machine multiplies it, as it costs no accuracy to speak of */
+        w->precision = w->kx == &rr__kernels_avx512_bf16 ? RR__BF16 : RR__FP32;
+        break;
+    case RR__FP32:
+    case RR__BF16:
+    case RR__INT8:
+        w->precision = w->opts.precision;
+        break;
+    default:
+        return rr__fail(err, RR_E_UNSUPPORTED, "cpu computes in fp32, bf16 or int8, not %s",
+                        rr__precision_name(w->opts.precision));
+    }
+    w->kind = w->precision == RR__FP32   ? RR__K_F32
+              : w->precision == RR__BF16 ? RR__K_BF16
+                                         : RR__K_I8;
+    return RR_OK;
+}
+
+rr_status rr__cpu_load(const rr__model *m, const rr__backend_opts *o, void **weights,
+                       rr_error *err) {
+    rr__cpu_weights *w = calloc(1, sizeof *w);
+    rr_status        s;
+
+    if (!w)
+        return rr__fail(err, RR_E_NOMEM, "cpu: out of memory");
+    w->m = m;
+    w->opts = *o;
+    s = check_shape(m, err);
+    if (s == RR_OK)
+        s = (w->kx = rr__kernels_pick(err)) ? RR_OK : RR_E_UNSUPPORTED;
+    if (s == RR_OK)
+        s = choose(w, err);
+    if (s == RR_OK && !(w->layer = calloc((size_t)m->n_layer, sizeof *w->layer)))
+        s = rr__fail(err, RR_E_NOMEM, "cpu: out of memory");
+    if (s == RR_OK)
+        s = pack(w, err);
+    if (s != RR_OK) {
+        rr__cpu_unload(w);
+        return s;
+    }
+    *weights = w;
+    return RR_OK;
+}
+
+void rr__cpu_unload(void *weights) {
+    rr__cpu_weights *w = weights;
+
+    if (!w)
+        return;
+    free(w->layer);
+    free(w->plan.base);
+    free(w);
+}
