@@ -1,7 +1,8 @@
 # fuzz.mk - libFuzzer programs of fuzz/fuzz_*.c over the parsers, built by clang into $(BUILD)/fuzz.
 # A fuzzer NAME finds its seeds in fuzz/seeds/NAME; its corpus grows in $(BUILD)/fuzz/corpus/NAME.
 FUZZERS  := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
-FUZZ_OBJ := $(filter-out $(BUILD)/src/backend/% $(BUILD)/src/sched/% $(BUILD)/src/api/%,$(LIB_OBJ))
+FUZZ_OBJ := $(filter-out $(BUILD)/src/backend/% $(BUILD)/src/sched/% $(BUILD)/src/api/%,$(LIB_OBJ)) \
+            $(BUILD)/cli/lines.o
 
 ## make fuzz [T=name]   run every fuzzer (or those whose name contains it) for ten minutes each
 fuzz: fuzzers
