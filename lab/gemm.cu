@@ -9,6 +9,7 @@
 #include "../src/backend/cuda/sm90_gemm.cu"
 #include "lab.cuh"
 #include <cublasLt.h>
+#include <string>
 
 struct Dims {
     int n, k;
@@ -177,8 +178,8 @@ static int check(int variant) {
             fprintf(stderr, "cuBLASLt %s: %d\n", #x, s_), exit(1);                                 \
     } while (0)
 
-/* Best of cuBLASLt's first eight heuristics, microseconds; f(i) gives the weights of call i. */
-template <class F> static double cublas(const rr__cu_gemm &g, F weights, double guess) {
+/* cuBLASLt with the fastest of its first eight heuristics; weights(i) are those of call i. */
+template <class F> static lab_call cublas(const rr__cu_gemm &g, F weights, double guess) {
     static cublasLtHandle_t lt;
     static void            *space;
     const size_t            room = 64 << 20;
@@ -211,23 +212,23 @@ template <class F> static double cublas(const rr__cu_gemm &g, F weights, double 
     LT(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room,
                                             sizeof room));
     if (cublasLtMatmulAlgoGetHeuristic(lt, op, a, b, d, d, pref, 8, h, &found) || !found)
-        return NAN;
-    double best = 1e30;
-    float  one = 1, zero = 0;
+        fprintf(stderr, "cuBLASLt has nothing for this\n"), exit(1);
+    static float          one = 1, zero = 0;
+    const void           *x = g.a;
+    void                 *y = g.d;
+    std::vector<lab_call> calls;
     for (int i = 0; i < found; i++) {
-        double us = lab_time(
-            [&](int c, cudaStream_t s) {
-                cublasLtMatmul(lt, op, &one, weights(c), a, g.a, b, &zero, g.d, d, g.d, d,
-                               &h[i].algo, space, room, s);
-            },
-            guess);
-        best = std::min(best, us);
+        cublasLtMatmulAlgo_t algo = h[i].algo;
+        calls.push_back([=](int c, cudaStream_t s) {
+            cublasLtMatmul(lt, op, &one, weights(c), a, x, b, &zero, y, d, y, d, &algo, space, room,
+                           s);
+        });
     }
-    CHECK(cudaFree(bias));
-    return best;
+    std::vector<double> us = lab_race(calls, guess);
+    return calls[std::min_element(us.begin(), us.end()) - us.begin()];
 }
 
-static void bench(int fp8, int out8) {
+static void bench(int fp8) {
     static const int M[] = {128, 512, 4096, 17996, 51200};
     const int        most = 51200, copies = 24;
     rr__cu_type      type = fp8 ? RR__CU_E4M3 : RR__CU_F16;
@@ -237,10 +238,7 @@ static void bench(int fp8, int out8) {
     void    *r = lab_random<__half>((size_t)most * 4096, 4, 1.0f);
     float   *bias = lab_random<float>(4096, 5, 0.5f), *as = lab_random<float>(most, 6, 0.1f, 1);
     float   *ws = lab_random<float>(4096, 7, 0.005f, 0.04f);
-    printf("%5s %4s %4s %9s |", "m", "n", "k", "cuBLASLt");
-    for (const char *n : NAME)
-        printf("%8s", n);
-    printf(" | square gelu res| wide gelu res (%s, TFLOP/s)\n", fp8 ? "fp8" : "fp16");
+    printf("%s, %s\n", fp8 ? "fp8" : "fp16", "microseconds below m = 1000, TFLOP/s above");
     for (int m : M)
         for (auto dim : LAYER) {
             double      fl = 2e-6 * m * dim.n * dim.k;
@@ -252,42 +250,40 @@ static void bench(int fp8, int out8) {
             if (fp8)
                 g.a_scale = as, g.w_scale = ws;
             g.out_scale = 1.0f;
-            auto   weights = [&](int i) { return (const void *)(w + (size_t)(i % sets) * stride); };
+            auto   weights = [=](int i) { return (const void *)(w + (size_t)(i % sets) * stride); };
             double guess = std::max(4.0, fl / (fp8 ? 1000 : 550));
-            printf("%5d %4d %4d ", m, dim.n, dim.k);
-            if (m < 1000)
-                printf("%9.2f |", cublas(g, weights, guess));
-            else
-                printf("%9.0f |", fl / cublas(g, weights, guess));
-            auto ours = [&](int variant, rr__cu_epilogue epi) {
-                g.epilogue = epi;
-                g.out_type = epi == RR__CU_GELU && out8 ? RR__CU_E4M3 : RR__CU_F16;
-                return lab_time(
-                    [&](int i, cudaStream_t s) {
-                        g.w = weights(i);
-                        CHECK(launch_typed(&g, variant, s));
-                    },
-                    guess);
+            std::vector<lab_call>    calls;
+            std::vector<std::string> names;
+            calls.push_back(cublas(g, weights, guess));
+            names.push_back("cublas");
+            auto add = [&](int variant, rr__cu_epilogue epi) {
+                static const char *const EPI[] = {"", "+gelu", "+res"};
+                rr__cu_gemm              x = g;
+                x.epilogue = epi;
+                x.out_type = epi == RR__CU_GELU && fp8 ? RR__CU_E4M3 : RR__CU_F16;
+                calls.push_back([=](int i, cudaStream_t s) mutable {
+                    x.w = weights(i);
+                    CHECK(launch_typed(&x, variant, s));
+                });
+                names.push_back(std::string(NAME[variant]) + EPI[epi]);
             };
-            for (int v = 0; v < N_VARIANT; v++) {
-                int small = (v >= SOLO64 && v <= SOLO16) || v >= PAIR64;
-                if (small ? m > 1000 : m < 500) {
-                    printf("%8s", "-");
-                    continue;
-                }
-                double us = ours(v, RR__CU_BIAS);
-                if (m < 1000)
-                    printf("%8.2f", us);
-                else
-                    printf("%8.0f", fl / us);
+            if (m > 1000) {
+                for (int v : {SQUARE, SQUARE5})
+                    for (int e = 0; e < 3; e++)
+                        add(v, (rr__cu_epilogue)e);
+                add(WIDE, RR__CU_BIAS);
+                add(ACROSS, RR__CU_BIAS);
+            } else {
+                for (int v = 0; v < N_VARIANT; v++)
+                    if (v != WIDE)
+                        add(v, RR__CU_BIAS);
             }
-            printf(" |");
-            if (m > 1000)
-                for (int v : {SQUARE, WIDE})
-                    printf("  %5.0f %5.0f |", fl / ours(v, RR__CU_GELU),
-                           fl / ours(v, RR__CU_RESIDUAL));
-            printf(m < 1000 ? " (us)\n" : "\n");
-            fflush(stdout);
+            std::vector<double> us = lab_race(calls, guess);
+            printf("%5d %4d %4d ", m, dim.n, dim.k);
+            for (size_t i = 0; i < us.size(); i++)
+                printf(m < 1000 ? " %s %.2f" : " %s %.0f", names[i].c_str(),
+                       m < 1000 ? us[i] : fl / us[i]);
+            printf("\n");
         }
 }
 
@@ -300,9 +296,9 @@ int main(int argc, char **argv) {
     if (argc >= 2 && !strcmp(argv[1], "bench")) {
         printf("%s, %d multiprocessors\n", p.name, p.multiProcessorCount);
         if (argc < 3 || !strcmp(argv[2], "fp16"))
-            bench(0, 0);
+            bench(0);
         if (argc < 3 || !strcmp(argv[2], "fp8"))
-            bench(1, 1);
+            bench(1);
         return 0;
     }
     fprintf(stderr, "gemm check VARIANT | gemm bench [fp16|fp8]\n");

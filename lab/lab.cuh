@@ -8,6 +8,7 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 #include <cuda_runtime.h>
+#include <functional>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -63,39 +64,49 @@ inline uint64_t lab_hash(const void *p, size_t n) {
     return h;
 }
 
-/* Microseconds of one call of f(i, stream), i rising, from replays of a graph of enough calls. */
-template <class F> double lab_time(F f, double guess_us) {
+typedef std::function<void(int, cudaStream_t)> lab_call;
+
+/* Microseconds of one call of each: calls(i, stream), i rising, are captured in a graph for each
+ * candidate, and the graphs replayed in turn, so that all meet the same heat and power limit. */
+inline std::vector<double> lab_race(const std::vector<lab_call> &calls, double guess_us) {
     static cudaStream_t stream;
     if (!stream)
         CHECK(cudaStreamCreate(&stream));
-    int             calls = std::max(8, std::min(400, (int)(4000.0 / guess_us)));
-    cudaGraph_t     graph;
-    cudaGraphExec_t run;
-    cudaEvent_t     a, b;
-    CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < calls; i++)
-        f(i, stream);
-    CHECK(cudaStreamEndCapture(stream, &graph));
-    CHECK(cudaGraphInstantiate(&run, graph, 0));
+    const int                       n = std::max(8, std::min(400, (int)(4000.0 / guess_us)));
+    std::vector<cudaGraphExec_t>    run(calls.size());
+    std::vector<std::vector<float>> t(calls.size());
+    cudaEvent_t                     a, b;
     CHECK(cudaEventCreate(&a));
     CHECK(cudaEventCreate(&b));
-    std::vector<float> t;
-    for (int i = 0; i < 6; i++) {
-        float ms;
-        CHECK(cudaEventRecord(a, stream));
-        CHECK(cudaGraphLaunch(run, stream));
-        CHECK(cudaEventRecord(b, stream));
-        CHECK(cudaEventSynchronize(b));
-        CHECK(cudaEventElapsedTime(&ms, a, b));
-        if (i > 0)
-            t.push_back(ms);
+    for (size_t c = 0; c < calls.size(); c++) {
+        cudaGraph_t graph;
+        CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+        for (int i = 0; i < n; i++)
+            calls[c](i, stream);
+        CHECK(cudaStreamEndCapture(stream, &graph));
+        CHECK(cudaGraphInstantiate(&run[c], graph, 0));
+        CHECK(cudaGraphDestroy(graph));
     }
-    std::sort(t.begin(), t.end());
-    CHECK(cudaGraphExecDestroy(run));
-    CHECK(cudaGraphDestroy(graph));
+    for (int round = 0; round < 7; round++)
+        for (size_t c = 0; c < calls.size(); c++) {
+            float ms;
+            CHECK(cudaEventRecord(a, stream));
+            CHECK(cudaGraphLaunch(run[c], stream));
+            CHECK(cudaEventRecord(b, stream));
+            CHECK(cudaEventSynchronize(b));
+            CHECK(cudaEventElapsedTime(&ms, a, b));
+            if (round > 0)
+                t[c].push_back(ms);
+        }
+    std::vector<double> us;
+    for (size_t c = 0; c < calls.size(); c++) {
+        std::sort(t[c].begin(), t[c].end());
+        us.push_back(t[c][t[c].size() / 2] * 1e3 / n);
+        CHECK(cudaGraphExecDestroy(run[c]));
+    }
     CHECK(cudaEventDestroy(a));
     CHECK(cudaEventDestroy(b));
-    return t[t.size() / 2] * 1e3 / calls;
+    return us;
 }
 
 #endif

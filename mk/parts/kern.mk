@@ -5,11 +5,12 @@ LAB := $(patsubst lab/%.cu,$(BUILD)/lab/%,$(wildcard lab/*.cu))
 ## make lab             kernel versions of Hopper beside cuBLASLt and cuDNN (lab/README.md)
 lab: $(LAB)
 
+$(BUILD)/lab/attention: LAB_WITH := src/backend/cuda/sm90_attention.cu src/backend/cuda/attention_mma.cu
 $(BUILD)/lab/%: lab/%.cu
 	@mkdir -p $(@D)
 	@echo "  nvcc  $<"
-	@$(NVCC) -ccbin $(CC) -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -MMD -MP -o $@ $< -lcublasLt
+	@$(NVCC) -ccbin $(CC) -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -Iinclude -Isrc \
+	    -o $@ $< $(LAB_WITH) -lcublasLt
 
--include $(LAB:=.d)
 endif
 .PHONY: lab

@@ -180,6 +180,7 @@ static rr_status attention(const pass *p, const rr__cu_layer *l, rows *ctx) {
                           .n_head = h,
                           .head_dim = d / h,
                           .n_tile = p->shape.n_tile,
+                          .n_row = p->shape.n,
                           .qkv = r->wide,
                           .cu = p->in.cu,
                           .tile = p->in.tile,

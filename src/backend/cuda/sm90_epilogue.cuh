@@ -32,22 +32,6 @@ __device__ __forceinline__ float gelu(float v) {
     return fmaf(-t, e, fmaxf(v, 0.0f));
 }
 
-/* Two neighbours of a row, lower address first; saturated to the finite range. */
-__device__ __forceinline__ uint32_t pack(float lo, float hi, __half) {
-    uint32_t r;
-    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-    return r;
-}
-__device__ __forceinline__ uint32_t pack(float lo, float hi, __nv_bfloat16) {
-    uint32_t r;
-    asm("cvt.rn.satfinite.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-    return r;
-}
-__device__ __forceinline__ uint32_t pack(float lo, float hi, __nv_fp8_e4m3) {
-    uint16_t r;
-    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(hi), "f"(lo));
-    return r;
-}
 __device__ __forceinline__ float2 unpack(uint32_t v, __half) {
     __half2 h;
     memcpy(&h, &v, 4);

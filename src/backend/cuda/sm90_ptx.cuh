@@ -193,6 +193,40 @@ RR_WGMMA_TYPES(64, 32, "32", "33", "34")
 RR_WGMMA_TYPES(32, 16, "16", "17", "18")
 RR_WGMMA_TYPES(16, 8, "8", "9", "10")
 
+/* d[64, 64] (+)= a[64, 16] b[16, 64]: a in registers, laid out as two columns of d's halves rounded
+ * to 16 bits; b a tile of 16 rows (k) of 128 bytes. */
+template <class T> struct wgmma_rows;
+#define RR_WGMMA_ROWS(T, TYPES)                                                                    \
+    template <> struct wgmma_rows<T> {                                                             \
+        static __device__ __forceinline__ void rs(float (&d)[32], const uint32_t (&a)[4],          \
+                                                  uint64_t b, int more) {                          \
+            asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"                              \
+                         "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES " {" RR_R32           \
+                         "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"                            \
+                         : RR_O32(0)                                                               \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more));         \
+        }                                                                                          \
+    };
+RR_WGMMA_ROWS(__half, "f16.f16")
+RR_WGMMA_ROWS(__nv_bfloat16, "bf16.bf16")
+
+/* Two numbers to neighbours in memory, lower address first; saturated to the finite range. */
+__device__ __forceinline__ uint32_t pack(float lo, float hi, __half) {
+    uint32_t r;
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+__device__ __forceinline__ uint32_t pack(float lo, float hi, __nv_bfloat16) {
+    uint32_t r;
+    asm("cvt.rn.satfinite.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+__device__ __forceinline__ uint32_t pack(float lo, float hi, __nv_fp8_e4m3) {
+    uint16_t r;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+
 } // namespace
 
 #endif

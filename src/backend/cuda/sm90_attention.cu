@@ -1,0 +1,277 @@
+/* sm90_attention.cu - ctx = softmax(q k^T / 8) v within each sequence, on Hopper, 64 wide heads.
+ *
+ * A block has 128 query rows of one head, a warpgroup 64 of them (none, if the sequence ends
+ * before). Keys and values come in blocks of 64 through a ring of stages, filled by one thread with
+ * bulk tensor copies. Scores and context stay in registers; the running maximum and sum of a row
+ * are rescaled as blocks come (exp2, the scale folded in). Two blocks share a multiprocessor, so
+ * that of four warpgroups some multiply while others take exponentials.
+ *
+ * The bits of a row depend on its sequence only: the blocks of keys are the same in any batch, and
+ * what lies beyond the sequence's end is replaced by zeros before it is multiplied.
+ * 4 flops and 1 exp2 a (query, key) and dimension or pair; at width 64 the exponentials take as
+ * long as the products. */
+#include "kernels.h"
+#include "sm90_map.cuh"
+#include "sm90_ptx.cuh"
+
+namespace {
+
+enum { QUERIES = 128, KEYS = 64, STAGES = 4, TILE = KEYS * 128, THREADS = 256 };
+enum { SMEM = QUERIES * 128 + STAGES * 2 * TILE + 128 };
+
+struct Args {
+    const int32_t     *cu;
+    const rr__cu_tile *tile;
+    void              *ctx;
+    int                n_head, d, ld_ctx;
+    float              out_scale;
+};
+
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* The part of one thread: rows lane / 4 and + 8 of its warp's 16, two of every eight columns. */
+template <class T, class Out> struct Rows {
+    float    o[32], m[2], l[2]; /* context, maximum (of scores), sum (this thread's columns) */
+    uint32_t p[KEYS / 16][4];   /* a block's weights, rounded                                 */
+
+    __device__ __forceinline__ void init(void) {
+#pragma unroll
+        for (int i = 0; i < 32; i++)
+            o[i] = 0.0f;
+        m[0] = m[1] = -INFINITY;
+        l[0] = l[1] = 0.0f;
+    }
+    /* Scores of one block, of which the first `keys` exist, to p; rescale what is summed so far. */
+    __device__ __forceinline__ void weigh(float (&s)[KEYS / 2], int keys, int lane) {
+        const float scale = 0.125f * 1.44269504f; /* log2 e / sqrt 64 */
+        if (keys < KEYS) {
+#pragma unroll
+            for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    if (8 * j + 2 * (lane & 3) + (i & 1) >= keys)
+                        s[4 * j + i] = -INFINITY;
+        }
+        float top[2] = {m[0], m[1]}, alpha[2], shift[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float a = fmaxf(s[2 * h], s[2 * h + 1]);
+#pragma unroll
+            for (int j = 1; j < KEYS / 8; j++)
+                a = fmaxf(a, fmaxf(s[4 * j + 2 * h], s[4 * j + 2 * h + 1]));
+            a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
+            a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
+            top[h] = fmaxf(top[h], a);
+            shift[h] = top[h] * scale;
+            alpha[h] = exp2_fast((m[h] - top[h]) * scale); /* exactly 1 where nothing rose */
+        }
+        if (__any_sync(~0u, top[0] != m[0] || top[1] != m[1])) {
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    o[4 * j + i] *= alpha[i >> 1];
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            m[h] = top[h];
+            float sum = 0.0f;
+#pragma unroll
+            for (int j = 0; j < KEYS / 8; j++) {
+                float a = exp2_fast(fmaf(s[4 * j + 2 * h], scale, -shift[h]));
+                float b = exp2_fast(fmaf(s[4 * j + 2 * h + 1], scale, -shift[h]));
+                sum += a + b;
+                p[j / 2][j % 2 * 2 + h] = pack(a, b, T());
+            }
+            l[h] = l[h] * alpha[h] + sum;
+        }
+    }
+    /* The context through shared memory (the warpgroup's own queries, read by now) to 16-byte
+     * stores; only rows of the sequence. */
+    __device__ __forceinline__ void store(const Args &g, uint32_t smem, int token, int rows,
+                                          int head, int warpgroup, int lane) {
+        const int warp = threadIdx.x / 32 & 3, wide = (int)sizeof(Out) == 2;
+        float     f[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            l[h] += __shfl_xor_sync(~0u, l[h], 1);
+            l[h] += __shfl_xor_sync(~0u, l[h], 2);
+            f[h] = g.out_scale / l[h];
+        }
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                int      r = warp * 16 + lane / 4 + 8 * h;
+                int      byte = (8 * j + 2 * (lane & 3)) * (int)sizeof(Out);
+                uint32_t at = smem + r * 128 + (((byte >> 4) ^ (r & 7)) << 4) + (byte & 15);
+                uint32_t v = pack(o[4 * j + 2 * h] * f[h], o[4 * j + 2 * h + 1] * f[h], Out());
+                if (wide)
+                    asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
+                else
+                    asm volatile("st.shared.u16 [%0], %1;" ::"r"(at), "h"((uint16_t)v) : "memory");
+            }
+        sync_some(1 + warpgroup, 128);
+        const int chunks = 64 * (int)sizeof(Out) / 16; /* of a row */
+#pragma unroll
+        for (int i = threadIdx.x & 127; i < 64 * chunks; i += 128) {
+            int      r = i / chunks, c = i % chunks;
+            uint4    v;
+            uint32_t at = smem + r * 128 + ((c ^ (r & 7)) << 4);
+            asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                         : "r"(at));
+            if (r < rows)
+                *(uint4 *)((Out *)g.ctx + (size_t)(token + r) * g.ld_ctx + head * 64 +
+                           c * (16 / sizeof(Out))) = v;
+        }
+    }
+};
+
+/* Rows from `keys` on of a stage's values become 0: whatever lies behind the sequence, 0 times it
+ * must be 0. Each warpgroup does so before its own products; both write the same. */
+__device__ __forceinline__ void clear_values(uint32_t v, int keys, int warpgroup) {
+    for (int i = keys * 8 + (threadIdx.x & 127); i < KEYS * 8; i += 128)
+        asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(v + i * 16), "r"(0)
+                     : "memory");
+    fence_async();
+    sync_some(1 + warpgroup, 128);
+}
+
+template <class T, class Out>
+__global__ void __launch_bounds__(THREADS, 2)
+    attention(const __grid_constant__ CUtensorMap map, const Args g) {
+    extern __shared__ __align__(1024) uint8_t raw[];
+    const uint32_t                            smem = smem_of(raw), ring = smem + QUERIES * 128;
+    const uint32_t full = ring + STAGES * 2 * TILE, empty = full + 8 * STAGES;
+    const uint32_t ready = empty + 8 * STAGES; /* the queries */
+    const int      warpgroup = threadIdx.x / 128, lane = threadIdx.x & 31;
+
+    let_later_kernels_start();
+    wait_for_earlier_kernels();
+    const int         head = blockIdx.x % g.n_head;
+    const rr__cu_tile tile = g.tile[blockIdx.x / g.n_head];
+    if (tile.seq < 0)
+        return;
+    const int start = g.cu[tile.seq], len = g.cu[tile.seq + 1] - start;
+    const int blocks = (len + KEYS - 1) / KEYS, groups = tile.row + 64 < len ? 2 : 1;
+    auto      fill = [&](int i) { /* by thread 0 */
+                             uint32_t bar = full + 8 * (i % STAGES),
+                                      k = ring + i % STAGES * 2 * TILE;
+                             bar_expect(bar, 2 * TILE);
+                             tma_load(k, &map, bar, g.d + head * 64, start + i * KEYS);
+                             tma_load(k + TILE, &map, bar, 2 * g.d + head * 64, start + i * KEYS);
+    };
+    if (threadIdx.x == 0) {
+        if (smem & 1023)
+            asm volatile("trap;");
+        for (int i = 0; i < STAGES; i++) {
+            bar_init(full + 8 * i, 1);
+            bar_init(empty + 8 * i, 4 * groups);
+        }
+        bar_init(ready, 1);
+        fence_bar_init();
+        bar_expect(ready, groups * 64 * 128);
+        for (int i = 0; i < groups; i++)
+            tma_load(smem + i * 64 * 128, &map, ready, head * 64, start + tile.row + i * 64);
+        for (int i = 0; i < STAGES && i < blocks; i++)
+            fill(i);
+    }
+    __syncthreads();
+    if (warpgroup >= groups)
+        return;
+
+    const uint32_t queries = smem + warpgroup * 64 * 128;
+    const uint64_t desc_q = tile_desc(queries);
+    Rows<T, Out>   rows;
+    float          s[KEYS / 2];
+    rows.init();
+    bar_wait(ready, 0);
+    auto score = [&](int i) { /* s = q k^T of block i */
+        const uint64_t k = tile_desc(ring + i % STAGES * 2 * TILE);
+#pragma unroll
+        for (int c = 0; c < 4; c++) wgmma<KEYS, T>::ss(s, desc_q + 2 * c, k + 2 * c, c);
+    };
+    auto gather = [&](int i) { /* o += p v of block i; 16 keys are 2,048 bytes of v */
+        const uint64_t v = tile_desc(ring + i % STAGES * 2 * TILE + TILE);
+#pragma unroll
+        for (int c = 0; c < KEYS / 16; c++) wgmma_rows<T>::rs(rows.o, rows.p[c], v + 128 * c, 1);
+    };
+    bar_wait(full, 0);
+    wgmma_fence();
+    score(0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    for (int i = 0; i + 1 < blocks; i++) {
+        rows.weigh(s, KEYS, lane);
+        bar_wait(full + 8 * ((i + 1) % STAGES), (i + 1) / STAGES & 1);
+        wgmma_fence();
+        gather(i);
+        score(i + 1);
+        wgmma_commit();
+        wgmma_wait<0>();
+        if (lane == 0) bar_arrive(empty + 8 * (i % STAGES));
+        if (threadIdx.x == 0 && i > 0 && i - 1 + STAGES < blocks) {
+            bar_wait(empty + 8 * ((i - 1) % STAGES), (i - 1) / STAGES & 1);
+            fill(i - 1 + STAGES);
+        }
+        __syncwarp();
+    }
+    const int last = blocks - 1, keys = len - last * KEYS;
+    if (keys < KEYS) clear_values(ring + last % STAGES * 2 * TILE + TILE, keys, warpgroup);
+    rows.weigh(s, keys, lane);
+    wgmma_fence();
+    gather(last);
+    wgmma_commit();
+    wgmma_wait<0>();
+    rows.store(g, queries, start + tile.row + warpgroup * 64, len - tile.row - warpgroup * 64, head,
+               warpgroup, lane);
+}
+
+template <class T, class Out>
+cudaError_t launch(const rr__cu_attention *a, CUtensorMapDataType type, cudaStream_t stream) {
+    static int  ready; /* the same value whichever thread sets it */
+    CUtensorMap map;
+    const int   d = a->n_head * 64;
+    cudaError_t e = rr__sm90_map(&map, type, 2, a->qkv, a->n_row, 3 * d, 3 * d, KEYS);
+    if (e == cudaSuccess && !ready)
+        e = cudaFuncSetAttribute(attention<T, Out>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 SMEM);
+    if (e != cudaSuccess)
+        return e;
+    ready = 1;
+    Args                args = {a->cu, a->tile, a->ctx, a->n_head, d, a->ld_ctx, a->out_scale};
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t c = {};
+    c.gridDim = dim3((unsigned)(a->n_tile * a->n_head));
+    c.blockDim = dim3(THREADS);
+    c.dynamicSmemBytes = SMEM;
+    c.stream = stream;
+    c.attrs = &early;
+    c.numAttrs = 1;
+    return cudaLaunchKernelEx(&c, attention<T, Out>, map, (const Args)args);
+}
+
+} // namespace
+
+extern "C" int rr__cu_attention_sm90_fits(const rr__cu_attention *a) {
+    return a->head_dim == 64 && a->n_tile > 0 && a->n_row > 0 &&
+           (a->type == RR__CU_F16 || a->type == RR__CU_BF16) &&
+           (a->out_type == a->type || a->out_type == RR__CU_E4M3);
+}
+
+extern "C" cudaError_t rr__cu_attention_sm90(const rr__cu_attention *a, cudaStream_t stream) {
+    const CUtensorMapDataType f16 = CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    const CUtensorMapDataType bf16 = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    if (a->type == RR__CU_F16)
+        return a->out_type == RR__CU_E4M3 ? launch<__half, __nv_fp8_e4m3>(a, f16, stream)
+                                          : launch<__half, __half>(a, f16, stream);
+    return a->out_type == RR__CU_E4M3 ? launch<__nv_bfloat16, __nv_fp8_e4m3>(a, bf16, stream)
+                                      : launch<__nv_bfloat16, __nv_bfloat16>(a, bf16, stream);
+}
