@@ -16,8 +16,8 @@ struct Dims {
 };
 static const Dims LAYER[] = {{3072, 1024}, {1024, 1024}, {4096, 1024}, {1024, 4096}};
 
-static const char *NAME[] = {"square", "solo64", "solo32", "solo16", "wide",  "square5",
-                             "across", "pair64", "pair32", "pair16", "deep16"};
+static const char *NAME[] = {"square", "deep64", "deep32", "wide",  "square5",
+                             "across", "thin64", "half64", "deep16"};
 
 __global__ void reference(const void *a, const void *w, int type, rr__cu_gemm g, int row0, int rows,
                           double *out) {

@@ -188,7 +188,9 @@ static rr_status attention(const pass *p, const rr__cu_layer *l, rows *ctx) {
                           .ld_ctx = fp8 ? d : 3 * d,
                           .out_scale = 1 / l->ctx_scale};
 
-    if (rr__cu_attention_mma_fits(&a))
+    if (p->w->tile_rows == RR__CU_TILE_SM90)
+        LAUNCH(rr__cu_attention_sm90(&a, r->stream));
+    else if (rr__cu_attention_mma_fits(&a))
         LAUNCH(rr__cu_attention_mma(&a, r->stream));
     else
         LAUNCH(rr__cu_attention_any(&a, r->stream));

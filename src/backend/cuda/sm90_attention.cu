@@ -192,14 +192,16 @@ __global__ void __launch_bounds__(THREADS, 2)
     rows.init();
     bar_wait(ready, 0);
     auto score = [&](int i) { /* s = q k^T of block i */
-        const uint64_t k = tile_desc(ring + i % STAGES * 2 * TILE);
+                              const uint64_t k = tile_desc(ring + i % STAGES * 2 * TILE);
 #pragma unroll
-        for (int c = 0; c < 4; c++) wgmma<KEYS, T>::ss(s, desc_q + 2 * c, k + 2 * c, c);
+                              for (int c = 0; c < 4; c++)
+                                  wgmma<KEYS, T>::ss(s, desc_q + 2 * c, k + 2 * c, c);
     };
     auto gather = [&](int i) { /* o += p v of block i; 16 keys are 2,048 bytes of v */
-        const uint64_t v = tile_desc(ring + i % STAGES * 2 * TILE + TILE);
+                               const uint64_t v = tile_desc(ring + i % STAGES * 2 * TILE + TILE);
 #pragma unroll
-        for (int c = 0; c < KEYS / 16; c++) wgmma_rows<T>::rs(rows.o, rows.p[c], v + 128 * c, 1);
+                               for (int c = 0; c < KEYS / 16; c++)
+                                   wgmma_rows<T>::rs(rows.o, rows.p[c], v + 128 * c, 1);
     };
     bar_wait(full, 0);
     wgmma_fence();
@@ -214,7 +216,8 @@ __global__ void __launch_bounds__(THREADS, 2)
         score(i + 1);
         wgmma_commit();
         wgmma_wait<0>();
-        if (lane == 0) bar_arrive(empty + 8 * (i % STAGES));
+        if (lane == 0)
+            bar_arrive(empty + 8 * (i % STAGES));
         if (threadIdx.x == 0 && i > 0 && i - 1 + STAGES < blocks) {
             bar_wait(empty + 8 * ((i - 1) % STAGES), (i - 1) / STAGES & 1);
             fill(i - 1 + STAGES);
@@ -222,7 +225,8 @@ __global__ void __launch_bounds__(THREADS, 2)
         __syncwarp();
     }
     const int last = blocks - 1, keys = len - last * KEYS;
-    if (keys < KEYS) clear_values(ring + last % STAGES * 2 * TILE + TILE, keys, warpgroup);
+    if (keys < KEYS)
+        clear_values(ring + last % STAGES * 2 * TILE + TILE, keys, warpgroup);
     rows.weigh(s, keys, lane);
     wgmma_fence();
     gather(last);

@@ -1,7 +1,7 @@
 /* sm90_gemm.cu - d = epilogue(a w^T) on Hopper: a [m, k], w [n, k], fp32 sums.
  *
  * One persistent block a multiprocessor. A producer warp fills a ring of shared-memory stages
- * (128 bytes of k each) with bulk tensor copies; warpgroups of consumers multiply. TOGETHER: two
+ * (128 or 256 bytes of k) with bulk tensor copies; warpgroups of consumers multiply. TOGETHER: two
  * warpgroups share each tile, 64 rows each, so a stage is read by both and the widest product
  * (64 x 256) is used. In TURNS: each has a 128 x 128 tile of its own, and while one rounds and
  * stores, the other keeps the tensor cores busy. Blocks of a cluster share a row or a column of
@@ -23,7 +23,7 @@ enum { TURN = 3 }; /* named barriers 3 and 4, one a warpgroup; 1 and 2 are the e
 
 /* One shape of block. CM blocks of a cluster share their columns (w), or CN their rows (a). */
 template <class In_, class Out_, int BM_, int BN_, int WARPGROUPS_, int SCHEDULE_, int STAGES_,
-          int BUFFERS_, int CM_, int CN_>
+          int BUFFERS_, int CM_, int CN_, int SLABS_>
 struct Shape {
     using Store = typename std::conditional<BN_ % (128 / sizeof(Out_)) == 0, Stager<Shape>,
                                             Direct<Shape>>::type;
@@ -32,8 +32,9 @@ struct Shape {
     static const int  BM = BM_, BN = BN_, WARPGROUPS = WARPGROUPS_, SCHEDULE = SCHEDULE_;
     static const int  STAGES = STAGES_, BUFFERS = BUFFERS_, CM = CM_, CN = CN_, CLUSTER = CM * CN;
     static const int  THREADS = 128 * (WARPGROUPS + 1);
-    static const int  BK = 128 / (int)sizeof(In); /* elements of k in a stage */
-    static const int  A_BYTES = BM * 128, B_BYTES = BN * 128;
+    static const int  SLABS = SLABS_; /* of 128 bytes of k in a stage */
+    static const int  BK = SLABS * 128 / (int)sizeof(In);
+    static const int  A_BYTES = SLABS * BM * 128, B_BYTES = SLABS * BN * 128;
     static const int  ROWS = SCHEDULE == TOGETHER ? BM / WARPGROUPS : BM; /* of one warpgroup */
     static const int  MT = ROWS / 64;
     static const int  CHUNK = 128 / (int)sizeof(Out); /* columns of d in one staged box */
@@ -66,17 +67,20 @@ __device__ __forceinline__ void produce(const CUtensorMap *map_a, const CUtensor
                                         const Args &g, uint32_t smem, uint32_t full, uint32_t empty,
                                         int rank) {
     const int      steps = (g.k + S::BK - 1) / S::BK, tiles = tile_count<S>(g.m, g.n);
-    const int      a_part = S::BM / S::CN, b_part = S::BN / S::CM; /* rows this block loads */
     const uint16_t everyone = (uint16_t)((1 << S::CLUSTER) - 1);
     /* The weights of the first tile are nobody's output: they come while earlier kernels end. */
     const int ahead = steps < S::STAGES ? steps : S::STAGES;
     int       stage = 0, parity = 1, early = 0;
-    auto      load = [&](uint32_t dst, const CUtensorMap *map, int k, int row, int part, bool all) {
-        if (all)
-            tma_load_all(dst + rank * part * 128, map, full + 8 * stage, k, row + rank * part,
-                              everyone);
-        else
-            tma_load(dst, map, full + 8 * stage, k, row);
+    auto load = [&](uint32_t dst, const CUtensorMap *map, int k, int row, int rows, int parts) {
+        const int part = rows / parts; /* of the rows this block loads, for all */
+#pragma unroll
+        for (int i = 0; i < S::SLABS; i++, dst += rows * 128, k += S::BK / S::SLABS) {
+            if (parts > 1)
+                tma_load_all(dst + rank * part * 128, map, full + 8 * stage, k, row + rank * part,
+                             everyone);
+            else
+                tma_load(dst, map, full + 8 * stage, k, row);
+        }
     };
     for (int t = blockIdx.x / S::CLUSTER; t < tiles; t += gridDim.x / S::CLUSTER) {
         int2 at = tile_at<S>(g, t, rank);
@@ -84,7 +88,7 @@ __device__ __forceinline__ void produce(const CUtensorMap *map_a, const CUtensor
             for (; stage < ahead; stage++) {
                 bar_expect(full + 8 * stage, S::A_BYTES + S::B_BYTES);
                 load(smem + stage * (S::A_BYTES + S::B_BYTES) + S::A_BYTES, map_b, stage * S::BK,
-                     at.y, b_part, S::CM > 1);
+                     at.y, S::BN, S::CM);
             }
             stage = 0;
             wait_for_earlier_kernels();
@@ -94,11 +98,11 @@ __device__ __forceinline__ void produce(const CUtensorMap *map_a, const CUtensor
             if (early >= ahead) {
                 bar_wait(empty + 8 * stage, parity);
                 bar_expect(full + 8 * stage, S::A_BYTES + S::B_BYTES);
-                load(b, map_b, i * S::BK, at.y, b_part, S::CM > 1);
+                load(b, map_b, i * S::BK, at.y, S::BN, S::CM);
             } else {
                 early++;
             }
-            load(a, map_a, i * S::BK, at.x, a_part, S::CN > 1);
+            load(a, map_a, i * S::BK, at.x, S::BM, S::CN);
             if (++stage == S::STAGES)
                 stage = 0, parity ^= 1;
         }
@@ -128,15 +132,16 @@ __device__ __forceinline__ void multiply(float (&acc)[S::MT][S::BN / 2], int ste
     uint32_t stage = at % S::STAGES, parity = at / S::STAGES & 1, last = 0;
     for (int i = 0; i < steps; i++) {
         uint32_t a = smem + stage * (S::A_BYTES + S::B_BYTES), b = a + S::A_BYTES;
-        uint64_t desc_a = tile_desc(a + row0 * 128), desc_b = tile_desc(b);
         bar_wait(full + 8 * stage, parity);
         wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < 4; k++)
+        for (int k = 0; k < 4 * S::SLABS; k++) {
+            uint64_t desc_a = tile_desc(a + k / 4 * S::BM * 128 + row0 * 128) + k % 4 * 2;
+            uint64_t desc_b = tile_desc(b + k / 4 * S::BN * 128) + k % 4 * 2;
 #pragma unroll
             for (int mt = 0; mt < S::MT; mt++)
-                wgmma<S::BN, typename S::In>::ss(acc[mt], desc_a + 512 * mt + 2 * k, desc_b + 2 * k,
-                                                 i | k);
+                wgmma<S::BN, typename S::In>::ss(acc[mt], desc_a + 512 * mt, desc_b, i | k);
+        }
         wgmma_commit();
         wgmma_wait<1>();
         if (i > 0)
@@ -284,35 +289,20 @@ template <class S> cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream)
     return cudaLaunchKernelEx(&c, gemm<S>, a, b, d, r, (const Args)args);
 }
 
-/* in, out, BM, BN, warpgroups, schedule, stages, buffers, cluster down, cluster across */
-template <class I, class O> using Square = Shape<I, O, 128, 128, 2, TURNS, 6, 2, 2, 1>;
-template <class I, class O> using Solo64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1, 1, 1>;
-template <class I, class O> using Solo32 = Shape<I, O, 64, 32, 1, TOGETHER, 9, 1, 1, 1>;
-template <class I, class O> using Solo16 = Shape<I, O, 64, 16, 1, TOGETHER, 11, 1, 1, 1>;
-#ifdef RR_LAB
-template <class I, class O> using Wide = Shape<I, O, 128, 256, 2, TOGETHER, 4, 1, 2, 1>;
-template <class I, class O> using Square5 = Shape<I, O, 128, 128, 2, TURNS, 5, 4, 2, 1>;
-template <class I, class O> using Across = Shape<I, O, 128, 128, 2, TURNS, 6, 2, 1, 2>;
-template <class I, class O> using Pair64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1, 1, 2>;
-template <class I, class O> using Pair32 = Shape<I, O, 64, 32, 1, TOGETHER, 9, 1, 1, 2>;
-template <class I, class O> using Pair16 = Shape<I, O, 64, 16, 1, TOGETHER, 11, 1, 1, 2>;
-template <class I, class O> using Deep16 = Shape<I, O, 64, 16, 1, TOGETHER, 15, 1, 1, 2>;
-enum {
-    SQUARE,
-    SOLO64,
-    SOLO32,
-    SOLO16,
-    WIDE,
-    SQUARE5,
-    ACROSS,
-    PAIR64,
-    PAIR32,
-    PAIR16,
-    DEEP16,
-    N_VARIANT
-};
+/* in, out, BM, BN, warpgroups, schedule, stages, buffers, cluster down, across, slabs */
+template <class I, class O> using Square = Shape<I, O, 128, 128, 2, TURNS, 6, 2, 2, 1, 1>;
+template <class I, class O> using Deep64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1, 1, 1, 2>;
+template <class I, class O> using Deep32 = Shape<I, O, 64, 32, 1, TOGETHER, 9, 1, 1, 1, 2>;
+#ifdef RR_LAB /* what lost (lab/README.md) */
+template <class I, class O> using Wide = Shape<I, O, 128, 256, 2, TOGETHER, 4, 1, 2, 1, 1>;
+template <class I, class O> using Square5 = Shape<I, O, 128, 128, 2, TURNS, 5, 4, 2, 1, 1>;
+template <class I, class O> using Across = Shape<I, O, 128, 128, 2, TURNS, 6, 2, 1, 2, 1>;
+template <class I, class O> using Thin64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1, 1, 1, 1>;
+template <class I, class O> using Half64 = Shape<I, O, 64, 64, 1, TOGETHER, 3, 1, 1, 1, 2>;
+template <class I, class O> using Deep16 = Shape<I, O, 64, 16, 1, TOGETHER, 11, 1, 1, 1, 2>;
+enum { SQUARE, DEEP64, DEEP32, WIDE, SQUARE5, ACROSS, THIN64, HALF64, DEEP16, N_VARIANT };
 #else
-enum { SQUARE, SOLO64, SOLO32, SOLO16 };
+enum { SQUARE, DEEP64, DEEP32 };
 #endif
 
 template <class I, class O>
@@ -320,10 +310,8 @@ cudaError_t launch_variant(const rr__cu_gemm *g, int variant, cudaStream_t strea
     switch (variant) {
     case SQUARE:
         return launch<Square<I, O>>(g, stream);
-    case SOLO64:
-        return launch<Solo64<I, O>>(g, stream);
-    case SOLO32:
-        return launch<Solo32<I, O>>(g, stream);
+    case DEEP64:
+        return launch<Deep64<I, O>>(g, stream);
 #ifdef RR_LAB
     case WIDE:
         return launch<Wide<I, O>>(g, stream);
@@ -331,17 +319,15 @@ cudaError_t launch_variant(const rr__cu_gemm *g, int variant, cudaStream_t strea
         return launch<Square5<I, O>>(g, stream);
     case ACROSS:
         return launch<Across<I, O>>(g, stream);
-    case PAIR64:
-        return launch<Pair64<I, O>>(g, stream);
-    case PAIR32:
-        return launch<Pair32<I, O>>(g, stream);
-    case PAIR16:
-        return launch<Pair16<I, O>>(g, stream);
+    case THIN64:
+        return launch<Thin64<I, O>>(g, stream);
+    case HALF64:
+        return launch<Half64<I, O>>(g, stream);
     case DEEP16:
         return launch<Deep16<I, O>>(g, stream);
 #endif
     default:
-        return launch<Solo16<I, O>>(g, stream);
+        return launch<Deep32<I, O>>(g, stream);
     }
 }
 
@@ -363,13 +349,11 @@ int64_t tiles_of(const rr__cu_gemm *g, int rows, int cols) {
     return (int64_t)((g->m + rows - 1) / rows) * ((g->n + cols - 1) / cols);
 }
 
-/* The largest tile that still gives most of an H100's 132 multiprocessors one (lab/README.md). */
+/* The largest tile that still occupies an H100's 132 multiprocessors (lab/README.md). */
 int choose(const rr__cu_gemm *g) {
     if (tiles_of(g, 128, 128) >= 96)
         return SQUARE;
-    if (tiles_of(g, 64, 64) >= (g->type == RR__CU_E4M3 ? 96 : 120))
-        return SOLO64;
-    return tiles_of(g, 64, 32) >= 120 ? SOLO32 : SOLO16;
+    return tiles_of(g, 64, 64) >= 66 ? DEEP64 : DEEP32;
 }
 
 } // namespace

@@ -303,6 +303,8 @@ rr_status rr__cu_load(const rr__model *m, const rr__backend_opts *o, void **weig
         s = set_precision(w, err);
     w->sm90 = w->sm == 90;
     w->tile_rows = RR__CU_TILE_MMA;
+    if (w->sm90 && m->d_model == 64 * m->n_head && (w->act == RR__CU_F16 || w->act == RR__CU_BF16))
+        w->tile_rows = RR__CU_TILE_SM90;
     if (s == RR_OK && cudaSetDevice(o->device) != cudaSuccess)
         s = rr__cu_fail(err, cudaGetLastError(), "cudaSetDevice", __FILE__, __LINE__);
     if (s == RR_OK)
