@@ -6,7 +6,8 @@
 #include <stdio.h>
 
 static void say(const char *what, rr_status s, const rr_error *err) {
-    printf("%s: %s, HTTP %d\n    %s\n", what, rr_status_name(s), rr_status_http(s), err->text);
+    printf("%-16s %s, HTTP %d\n", what, rr_status_name(s), rr_status_http(s));
+    fprintf(stderr, "    %s\n", err->text);
 }
 
 int main(int argc, char **argv) {

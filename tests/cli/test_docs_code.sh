@@ -20,6 +20,10 @@ for src in docs/code/*.c; do
     rank) sort -r "$tmp/a" | head -n 1 | grep -q 'Paris' ;;
     jobs) [ "$(grep -c RR_OK "$tmp/a")" = 4 ] ;;
     tokens) grep -q 'pair: .* 12 kept' "$tmp/a" && grep -q '"Paris"' "$tmp/a" ;;
+    errors)
+        [ "$(awk '{ print $(NF - 2), $NF }' "$tmp/a" | paste -sd' ')" = \
+            "RR_E_IO, 500 RR_E_ARG, 400 RR_E_TOO_LARGE, 413 RR_E_TIMEOUT, 504" ]
+        ;;
     *) echo "no expectation for $name" && exit 1 ;;
     esac
     ! "$tmp/$name-static" /nonexistent 2>"$tmp/err" && grep -q RR_E_IO "$tmp/err"
