@@ -2,6 +2,7 @@
  * model folder's truth.safetensors, and bits alone against bits in company.
  *
  *     gpu_engine MODEL_DIR [fp16,fp8,...] [case]     one line a result; exit 1 if a promise fails
+ *     gpu_engine MODEL_DIR fp16,fp8 checks           no timing
  *
  * Times are of rr__backend.score by the wall clock: upload, pass, download and the wait. */
 #define _DEFAULT_SOURCE
@@ -196,7 +197,7 @@ static void run(engine *e, const char *dir, const char *only) {
     printf("%s %s: load %.2f s, open %.2f s, weights %.0f MB, instance %.0f MB at %d tokens\n",
            info.device, e->precision, (loaded - start) / 1e9, (rr__now_ns() - loaded) / 1e9,
            info.weight_bytes / 1e6, info.instance_bytes / 1e6, (int)o.max_batch_tokens);
-    if (!only) {
+    if (!only || strcmp(only, "checks") == 0) {
         check_truth(e, dir);
         check_bits(e);
     }
