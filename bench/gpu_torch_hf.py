@@ -6,11 +6,10 @@
 Random weights of bge-reranker-v2-m3's shape. ragged100 is 100 pairs of 24..512 tokens (lognormal,
 seed 1): padded in one batch (hf), and sorted by length in batches of 32 as sentence-transformers
 does (hf-sorted). Prints `time CASE WHO tokens N ms` lines that bench/gpu.py reads; medians of 10."""
-import math
-import random
-
 import torch
 import transformers
+
+from gpu_lengths import ragged_lengths
 
 torch.manual_seed(0)
 CUDA = torch.device("cuda")
@@ -27,11 +26,6 @@ def median_ms(run, repeats=10, warm=3):
         if i >= warm:
             times.append(begin.elapsed_time(end))
     return sorted(times)[len(times) // 2]
-
-
-def ragged_lengths():
-    rng = random.Random(1)
-    return [min(512, max(24, int(rng.lognormvariate(math.log(160), 0.6)))) for _ in range(100)]
 
 
 def padded(lengths):

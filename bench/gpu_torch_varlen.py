@@ -11,7 +11,8 @@ bge-reranker-v2-m3's shape, the cases of gpu_torch_hf.py; `time` lines for bench
 import torch
 import torch.nn.functional as F
 
-from gpu_torch_hf import CUDA, median_ms, ragged_lengths
+from gpu_lengths import ragged_lengths
+from gpu_torch_hf import CUDA, median_ms
 
 D, HEADS, FF, LAYERS = 1024, 16, 4096, 24
 E4M3 = torch.float8_e4m3fn

@@ -40,6 +40,11 @@ GPU_PYTHON ?= $(if $(wildcard $(PYENV)/bin/python),$(PYENV)/bin/python,python3)
 GPU_MODEL  ?= $(BUILD)/random
 bench-gpu: $(BUILD)/librerank-cuda.so $(BUILD)/gpu_engine $(GPU_MODEL)/model.safetensors
 	@$(GPU_PYTHON) bench/gpu.py $(BUILD)/gpu_engine $(GPU_MODEL)
+
+## make bench-gpu-serve p50, p99 and pairs/s of top-100 requests over HTTP on a card
+bench-gpu-serve: all $(BUILD)/gpu_engine $(GPU_MODEL)/model.safetensors
+	@$(GPU_PYTHON) bench/gpu_serve.py $(BUILD)/rerank $(BUILD)/gpu_engine $(GPU_MODEL)
+
 $(BUILD)/random/model.safetensors:
 	@$(GPU_PYTHON) tools/random_model.py $(@D) --dtype float16 --pairs 24
-.PHONY: bench-gpu
+.PHONY: bench-gpu bench-gpu-serve

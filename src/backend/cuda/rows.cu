@@ -11,16 +11,6 @@
 
 enum { WARPS = 4, CHUNKS = RR__CU_MAX_WIDTH / 256 }; /* chunk: 8 values; a lane has up to CHUNKS */
 
-/* Ask for gamma and beta, which no kernel writes, while the kernel before still runs. */
-__device__ __forceinline__ void prefetch(const rr__cu_norm &p) {
-    const int at = (threadIdx.x & 31) * 32; /* 128 bytes */
-
-    if (at < p.d) {
-        asm volatile("prefetch.global.L1 [%0];" ::"l"(p.gamma + at));
-        asm volatile("prefetch.global.L1 [%0];" ::"l"(p.beta + at));
-    }
-}
-
 /* Normalise the row in v, write it and its quantised form. */
 template <typename E>
 __device__ __forceinline__ void finish(const rr__cu_norm &p, int row, float v[CHUNKS][8]) {
@@ -74,7 +64,6 @@ template <typename E> __global__ void __launch_bounds__(32 * WARPS) norm_kernel(
     const int row = blockIdx.x * WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     float     v[CHUNKS][8] = {};
 
-    prefetch(p);
     rr_wait_before();
     if (row >= p.rows)
         return;
@@ -93,7 +82,6 @@ __global__ void __launch_bounds__(32 * WARPS) embed_kernel(rr__cu_norm p, rr__cu
     const int row = blockIdx.x * WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     float     v[CHUNKS][8] = {};
 
-    prefetch(p);
     rr_wait_before();
     if (row >= p.rows)
         return;
