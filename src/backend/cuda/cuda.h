@@ -75,16 +75,17 @@ typedef struct rr__cu_instance {
     size_t          bytes;
     int32_t         chunk; /* rows the feed-forward takes at a time, so that mid fits in wide */
 
-    void  *x;             /* [n + 1, d] act: the residual stream; the spare row is for padding  */
-    void  *x8;            /* [n + 1, d] E4M3 or S8 of x, later of ctx; NULL if not quantised    */
-    float *x_scale;       /* [n + 1]                                                            */
-    void  *wide;          /* [n, 3d] qkv, its q part later ctx; or [chunk, f] mid (+ its S8)    */
-    float *mid_scale;     /* [n] S8                                                             */
-    void  *first;         /* [s, d] act: x of the first tokens, in the last layer and the head  */
-    void  *first8;        /* [s, d]                                                             */
-    float *first_scale;   /* [s]                                                                */
-    void  *first_q;       /* [s, d] act: q, then ctx                                            */
-    float *head, *logits; /* [s, d], [s]                                                      */
+    void  *x;           /* [n + 1, d] act: the residual stream; the spare row is for padding  */
+    void  *x8;          /* [n + 1, d] E4M3 or S8 of x, later of ctx; NULL if not quantised    */
+    float *x_scale;     /* [n + 1]                                                            */
+    void  *wide;        /* [n, 3d] qkv, its q part later ctx; or [chunk, f] mid (+ its S8)    */
+    float *mid_scale;   /* [n] S8                                                             */
+    void  *first;       /* [s, d] act: x of the first tokens, in the last layer and the head  */
+    void  *first8;      /* [s, d]                                                             */
+    float *first_scale; /* [s]                                                                */
+    void  *first_q;     /* [s, d] act: q, then ctx; where x was                             */
+    float *head;        /* [s, d] where wide was                                            */
+    float *logits;      /* [s]                                                              */
 
     char    *stage_dev, *stage_host; /* rr__cu_staging of the largest shape */
     float   *logits_host;            /* [s] pinned                          */

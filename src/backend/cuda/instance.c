@@ -65,8 +65,8 @@ static size_t plan(rr__cu_instance *r, const rr__cu_weights *w, char *base) {
     r->first = place(base, &used, s * d * e);
     r->first8 = quantised ? place(base, &used, s * d) : NULL;
     r->first_scale = quantised ? place(base, &used, s * sizeof(float)) : NULL;
-    r->first_q = place(base, &used, s * d * e);
-    r->head = place(base, &used, s * d * sizeof(float));
+    r->first_q = r->x; /* in the last layer, when first has what is needed of x */
+    r->head = r->wide; /* when mid is read */
     r->logits = place(base, &used, s * sizeof(float));
     r->stage_dev = place(base, &used, rr__cu_staging_at(NULL, &c).bytes);
     return used;
