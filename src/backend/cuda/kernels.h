@@ -74,10 +74,10 @@ typedef struct rr__cu_attention {
     rr__cu_type        out_type; /* of ctx: the same, or E4M3                                   */
     int32_t            n_head, head_dim, n_tile;
     int32_t            n_row; /* rows that may be read at qkv, from cu[s] on of any value     */
-    const void        *qkv;  /* [n, 3d] packed: q of all heads, then k, then v             */
-    const int32_t     *cu;   /* [s + 1]                                                    */
-    const rr__cu_tile *tile; /* [n_tile]                                                   */
-    void              *ctx;  /* [n, d] stride ld_ctx; may be the q part of qkv (in place)  */
+    const void        *qkv;   /* [n, 3d] packed: q of all heads, then k, then v             */
+    const int32_t     *cu;    /* [s + 1]                                                    */
+    const rr__cu_tile *tile;  /* [n_tile]                                                   */
+    void              *ctx;   /* [n, d] stride ld_ctx; may be the q part of qkv (in place)  */
     int32_t            ld_ctx;
     float              out_scale; /* ctx is multiplied by this before rounding (E4M3), else 1   */
 } rr__cu_attention;
