@@ -107,6 +107,14 @@ rr_status rr__cu_fail(rr_error *err, cudaError_t e, const char *call, const char
             return rr__cu_fail(err, e_, #call, __FILE__, __LINE__);                                \
     } while (0)
 
+/* Pass a failure on. */
+#define RR__TRY(call)                                                                              \
+    do {                                                                                           \
+        rr_status s_ = (call);                                                                     \
+        if (s_ != RR_OK)                                                                           \
+            return s_;                                                                             \
+    } while (0)
+
 /* Bytes of an element, as in rr__dtype_size. */
 size_t rr__cu_type_size(rr__cu_type type);
 

@@ -28,12 +28,6 @@ typedef struct rows {
     const float *scale;
 } rows;
 
-#define TRY(call)                                                                                  \
-    do {                                                                                           \
-        rr_status s_ = (call);                                                                     \
-        if (s_ != RR_OK)                                                                           \
-            return s_;                                                                             \
-    } while (0)
 #define LAUNCH(call) RR__CU_TRY(call, p->err)
 
 /* ---- observe ------------------------------------------------------------------ */
@@ -244,16 +238,17 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
                   in.scale ? in.scale + at : NULL};
         rows    mid = {r->wide, f, NULL};
 
-        TRY(linear(p, &l->f1, 0, f, d, a, m, RR__CU_GELU, mid_type, r->wide, f, 1 / l->mid_scale));
+        RR__TRY(
+            linear(p, &l->f1, 0, f, d, a, m, RR__CU_GELU, mid_type, r->wide, f, 1 / l->mid_scale));
         if (n <= r->chunk)
-            TRY(show(p, layer, "ffn_mid", m, f, r->wide, f, mid_type, l->mid_scale, NULL));
+            RR__TRY(show(p, layer, "ffn_mid", m, f, r->wide, f, mid_type, l->mid_scale, NULL));
         if (type == RR__CU_S8) {
             LAUNCH(
                 rr__cu_quantise_rows(act, r->wide, f, m, f, type, mid8, r->mid_scale, r->stream));
             mid = (rows){mid8, f, r->mid_scale};
         }
-        TRY(linear(p, &l->f2, 0, d, f, mid, m, RR__CU_RESIDUAL, act,
-                   x + (size_t)at * d * rr__cu_type_size(act), d, p->w->sum_scale));
+        RR__TRY(linear(p, &l->f2, 0, d, f, mid, m, RR__CU_RESIDUAL, act,
+                       x + (size_t)at * d * rr__cu_type_size(act), d, p->w->sum_scale));
     }
     return RR_OK;
 }
@@ -266,15 +261,15 @@ static rr_status after_attention(const pass *p, int32_t layer, rows ctx, void *x
     const rr__cu_type   act = p->w->act;
     const float         unscale = 1 / p->w->sum_scale, *before = p->watch ? p->watch->before : NULL;
 
-    TRY(remember(p, x, n));
-    TRY(linear(p, &l->o, 0, d, d, ctx, n, RR__CU_RESIDUAL, act, x, d, p->w->sum_scale));
-    TRY(show(p, layer, "attn_out", n, d, x, d, act, unscale, before));
-    TRY(layernorm(p, x, x8, scale, n, l->ln1_g, l->ln1_b));
-    TRY(show(p, layer, "ln1", n, d, x, d, act, 1, NULL));
-    TRY(remember(p, x, n));
-    TRY(feed_forward(p, layer, l, x, normalised(p, x, x8, scale), n));
-    TRY(show(p, layer, "ffn_out", n, d, x, d, act, unscale, before));
-    TRY(layernorm(p, x, x8, scale, n, l->ln2_g, l->ln2_b));
+    RR__TRY(remember(p, x, n));
+    RR__TRY(linear(p, &l->o, 0, d, d, ctx, n, RR__CU_RESIDUAL, act, x, d, p->w->sum_scale));
+    RR__TRY(show(p, layer, "attn_out", n, d, x, d, act, unscale, before));
+    RR__TRY(layernorm(p, x, x8, scale, n, l->ln1_g, l->ln1_b));
+    RR__TRY(show(p, layer, "ln1", n, d, x, d, act, 1, NULL));
+    RR__TRY(remember(p, x, n));
+    RR__TRY(feed_forward(p, layer, l, x, normalised(p, x, x8, scale), n));
+    RR__TRY(show(p, layer, "ffn_out", n, d, x, d, act, unscale, before));
+    RR__TRY(layernorm(p, x, x8, scale, n, l->ln2_g, l->ln2_b));
     return show(p, layer, "ln2", n, d, x, d, act, 1, NULL);
 }
 
@@ -285,14 +280,14 @@ static rr_status encoder_layer(const pass *p, int32_t layer) {
     const rr__cu_type   act = p->w->act;
     rows                ctx = {0};
 
-    TRY(linear(p, &l->qkv, 0, 3 * d, d, normalised(p, r->x, r->x8, r->x_scale), n, RR__CU_BIAS, act,
-               r->wide, 3 * d, 1));
-    TRY(show(p, layer, "qkv", n, 3 * d, r->wide, 3 * d, act, 1, NULL));
-    TRY(attention(p, l, &ctx));
+    RR__TRY(linear(p, &l->qkv, 0, 3 * d, d, normalised(p, r->x, r->x8, r->x_scale), n, RR__CU_BIAS,
+                   act, r->wide, 3 * d, 1));
+    RR__TRY(show(p, layer, "qkv", n, 3 * d, r->wide, 3 * d, act, 1, NULL));
+    RR__TRY(attention(p, l, &ctx));
     if (p->w->type == RR__CU_E4M3)
-        TRY(show(p, layer, "ctx", n, d, r->x8, d, RR__CU_E4M3, l->ctx_scale, NULL));
+        RR__TRY(show(p, layer, "ctx", n, d, r->x8, d, RR__CU_E4M3, l->ctx_scale, NULL));
     else
-        TRY(show(p, layer, "ctx", n, d, r->wide, 3 * d, act, 1, NULL));
+        RR__TRY(show(p, layer, "ctx", n, d, r->wide, 3 * d, act, 1, NULL));
     return after_attention(p, layer, ctx, r->x, r->x8, r->x_scale, n);
 }
 
@@ -304,17 +299,17 @@ static rr_status last_layer(const pass *p, int32_t layer) {
     const rr__cu_type   act = p->w->act;
     rows                ctx = {0};
 
-    TRY(linear(p, &l->qkv, d, 2 * d, d, normalised(p, r->x, r->x8, r->x_scale), n, RR__CU_BIAS, act,
-               (char *)r->wide + (size_t)d * rr__cu_type_size(act), 3 * d, 1));
+    RR__TRY(linear(p, &l->qkv, d, 2 * d, d, normalised(p, r->x, r->x8, r->x_scale), n, RR__CU_BIAS,
+                   act, (char *)r->wide + (size_t)d * rr__cu_type_size(act), 3 * d, 1));
     LAUNCH(rr__cu_gather_first(r->x, r->first, p->in.cu, s, d * (int32_t)rr__cu_type_size(act),
                                r->stream));
     if (quantised(p)) {
         LAUNCH(rr__cu_gather_first(r->x8, r->first8, p->in.cu, s, d, r->stream));
         LAUNCH(rr__cu_gather_first(r->x_scale, r->first_scale, p->in.cu, s, 4, r->stream));
     }
-    TRY(linear(p, &l->qkv, 0, d, d, normalised(p, r->first, r->first8, r->first_scale), s,
-               RR__CU_BIAS, act, r->first_q, d, 1));
-    TRY(attention_first(p, l, &ctx));
+    RR__TRY(linear(p, &l->qkv, 0, d, d, normalised(p, r->first, r->first8, r->first_scale), s,
+                   RR__CU_BIAS, act, r->first_q, d, 1));
+    RR__TRY(attention_first(p, l, &ctx));
     return after_attention(p, layer, ctx, r->first, r->first8, r->first_scale, s);
 }
 
@@ -334,7 +329,7 @@ static rr_status head(const pass *p) {
                                .logits = r->logits};
 
     LAUNCH(rr__cu_head(&a, r->stream));
-    TRY(show(p, -1, "head", s, d, r->head, d, RR__CU_F32, 1, NULL));
+    RR__TRY(show(p, -1, "head", s, d, r->head, d, RR__CU_F32, 1, NULL));
     return show(p, -1, "logits", s, 1, r->logits, 1, RR__CU_F32, 1, NULL);
 }
 
@@ -343,10 +338,10 @@ rr_status rr__cu_forward(rr__cu_instance *r, const rr__cu_shape *shape, rr__cu_w
     const rr__model *m = r->w->m;
     const pass       p = {r, r->w, *shape, rr__cu_staging_at(r->stage_dev, shape), watch, err};
 
-    TRY(embed(&p));
-    TRY(show(&p, -1, "emb", shape->n, m->d_model, r->x, m->d_model, r->w->act, 1, NULL));
+    RR__TRY(embed(&p));
+    RR__TRY(show(&p, -1, "emb", shape->n, m->d_model, r->x, m->d_model, r->w->act, 1, NULL));
     for (int32_t l = 0; l < m->n_layer - 1; l++)
-        TRY(encoder_layer(&p, l));
-    TRY(last_layer(&p, m->n_layer - 1));
+        RR__TRY(encoder_layer(&p, l));
+    RR__TRY(last_layer(&p, m->n_layer - 1));
     return head(&p);
 }

@@ -145,13 +145,6 @@ static rr_status rescale(loader *l, float *scale, int32_t n, float by) {
     return s;
 }
 
-#define TRY(call)                                                                                  \
-    do {                                                                                           \
-        rr_status s_ = (call);                                                                     \
-        if (s_ != RR_OK)                                                                           \
-            return s_;                                                                             \
-    } while (0)
-
 /* before_g, before_b: the LayerNorm the layer's input comes from */
 static rr_status layer(loader *l, const rr__layer *p, const float *before_g, const float *before_b,
                        rr__cu_layer *to) {
@@ -160,20 +153,20 @@ static rr_status layer(loader *l, const rr__layer *p, const float *before_g, con
     const rr__tensor *const wo = &p->wo, *const bo = &p->bo, *const w1 = &p->w1, *const b1 = &p->b1;
     const rr__tensor *const w2 = &p->w2, *const b2 = &p->b2;
 
-    TRY(linear(l, w, b, 3, &to->qkv));
-    TRY(linear(l, &wo, &bo, 1, &to->o));
-    TRY(linear(l, &w1, &b1, 1, &to->f1));
-    TRY(linear(l, &w2, &b2, 1, &to->f2));
-    TRY(floats(l, &p->ln1_g, &to->ln1_g));
-    TRY(floats(l, &p->ln1_b, &to->ln1_b));
-    TRY(floats(l, &p->ln2_g, &to->ln2_g));
-    TRY(floats(l, &p->ln2_b, &to->ln2_b));
+    RR__TRY(linear(l, w, b, 3, &to->qkv));
+    RR__TRY(linear(l, &wo, &bo, 1, &to->o));
+    RR__TRY(linear(l, &w1, &b1, 1, &to->f1));
+    RR__TRY(linear(l, &w2, &b2, 1, &to->f2));
+    RR__TRY(floats(l, &p->ln1_g, &to->ln1_g));
+    RR__TRY(floats(l, &p->ln1_b, &to->ln1_b));
+    RR__TRY(floats(l, &p->ln2_g, &to->ln2_g));
+    RR__TRY(floats(l, &p->ln2_b, &to->ln2_b));
     to->ctx_scale = to->mid_scale = 1;
     if (l->w->type != RR__CU_E4M3)
         return RR_OK;
-    TRY(bound(l, &p->wv, before_g, before_b, to->qkv.bias + 2 * (size_t)d, &to->ctx_scale));
-    TRY(bound(l, &p->w1, to->ln1_g, to->ln1_b, to->f1.bias, &to->mid_scale));
-    TRY(rescale(l, to->o.w_scale, d, to->ctx_scale));
+    RR__TRY(bound(l, &p->wv, before_g, before_b, to->qkv.bias + 2 * (size_t)d, &to->ctx_scale));
+    RR__TRY(bound(l, &p->w1, to->ln1_g, to->ln1_b, to->f1.bias, &to->mid_scale));
+    RR__TRY(rescale(l, to->o.w_scale, d, to->ctx_scale));
     return rescale(l, to->f2.w_scale, d, to->mid_scale);
 }
 
@@ -183,19 +176,19 @@ static rr_status walk(loader *l) {
     const float     *g, *b;
 
     l->used = 0;
-    TRY(tensor(l, &m->tok_emb, w->act, &w->tok_emb));
-    TRY(tensor(l, &m->pos_emb, w->act, &w->pos_emb));
-    TRY(tensor(l, &m->type_emb, w->act, &w->type_emb));
-    TRY(floats(l, &m->emb_g, &w->emb_g));
-    TRY(floats(l, &m->emb_b, &w->emb_b));
+    RR__TRY(tensor(l, &m->tok_emb, w->act, &w->tok_emb));
+    RR__TRY(tensor(l, &m->pos_emb, w->act, &w->pos_emb));
+    RR__TRY(tensor(l, &m->type_emb, w->act, &w->type_emb));
+    RR__TRY(floats(l, &m->emb_g, &w->emb_g));
+    RR__TRY(floats(l, &m->emb_b, &w->emb_b));
     g = w->emb_g, b = w->emb_b;
     for (int32_t i = 0; i < m->n_layer; i++) {
-        TRY(layer(l, &m->layer[i], g, b, &w->layer[i]));
+        RR__TRY(layer(l, &m->layer[i], g, b, &w->layer[i]));
         g = w->layer[i].ln2_g, b = w->layer[i].ln2_b;
     }
-    TRY(floats(l, &m->head_w, &w->head_w));
-    TRY(floats(l, &m->head_b, &w->head_b));
-    TRY(floats(l, &m->out_w, &w->out_w));
+    RR__TRY(floats(l, &m->head_w, &w->head_w));
+    RR__TRY(floats(l, &m->head_b, &w->head_b));
+    RR__TRY(floats(l, &m->out_w, &w->out_w));
     return floats(l, &m->out_b, &w->out_b);
 }
 
@@ -269,8 +262,8 @@ static rr_status fill(rr__cu_weights *w, rr_error *err) {
     loader           l = {.w = w, .err = err};
     rr_status        s;
 
-    TRY(walk(&l));
-    TRY(check_memory(w, l.used, err));
+    RR__TRY(walk(&l));
+    RR__TRY(check_memory(w, l.used, err));
     RR__CU_TRY(cudaMalloc((void **)&w->base, l.used), err);
     w->bytes = l.used;
     l.base = w->base;
