@@ -3,3 +3,15 @@ AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vecto
 CFLAGS_kernels_avx2        := -mavx2 -mfma -mf16c
 CFLAGS_kernels_avx512      := $(AVX512)
 CFLAGS_kernels_avx512_bf16 := $(AVX512) -mavx512vnni -mavx512bf16
+
+ifneq ($(WITH_CPU),)
+$(BUILD)/bench/cpu_engine: bench/cpu_engine.c $(BUILD)/librerank.a
+	@mkdir -p $(@D)
+	@echo "  cc    $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/librerank.a $(LIB_LIBS) $(LDLIBS)
+
+## make bench-cpu       the cpu backend beside torch, ONNX Runtime and OpenVINO (needs them in PYENV)
+bench-cpu: all $(BUILD)/bench/cpu_engine
+	@BUILD=$(BUILD) $(PYENV)/bin/python bench/cpu.py $(BENCH_ARGS)
+.PHONY: bench-cpu
+endif

@@ -31,7 +31,7 @@ static void layout(rr__cpu *c, rr__plan *p) {
     const rr__cpu_weights *w = c->w;
     const size_t           n = (size_t)w->opts.max_batch_tokens, s = (size_t)w->opts.max_batch_seqs;
     const int32_t          d = w->m->d_model;
-    const size_t           ld = rr__cpu_ld(d), size = w->kind == RR__K_F32 ? 4 : 2;
+    const size_t           ld = rr__cpu_ld(d), size = w->half == RR__K_F32 ? 4 : 2;
 
     for (int32_t i = 0; i < c->threads; i++)
         layout_worker(p, w, &c->worker[i]);

@@ -27,7 +27,7 @@ typedef struct rr__cpu_weights {
     const rr__model   *m;
     rr__backend_opts   opts;
     rr__precision      precision;
-    rr__kind           kind; /* of the encoder's multiplications */
+    rr__kind           half; /* of attention and all that is not int8 */
     const rr__kernels *kx;
     rr__cpu_layer     *layer;                 /* [n_layer]                      */
     rr__packed         head;                  /* fp32                           */

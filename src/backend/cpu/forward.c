@@ -14,7 +14,7 @@
 enum { PAD = 16 }; /* units between rows of a left operand */
 
 static int is_bf16(const rr__cpu *c) { /* of qkv and ctx */
-    return c->w->kind != RR__K_F32;
+    return c->w->half == RR__K_BF16;
 }
 
 /* Element i of an array of fp32 or bf16. */

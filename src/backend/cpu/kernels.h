@@ -61,6 +61,7 @@ typedef struct rr__kernels {
     const char *name;
     int32_t     mr, nr;  /* a block of C kept in registers            */
     int32_t     q_bytes; /* of a quantised activation: 1 or 2         */
+    rr__kind    half;    /* of bf16 work: fp32 where no instruction multiplies bf16 */
 
     /* dest = a W^T + b for rows rows of a, lda units apart; note [rows], NULL for fp32. */
     void (*gemm)(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,

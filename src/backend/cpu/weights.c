@@ -120,11 +120,11 @@ typedef struct kinds {
 } kinds;
 
 /* Which multiplication runs in which kind, by measured error of the logits (docs/SPEED.md). The last
- * layer sees one row of each sequence, so that fp32 costs nothing there. In int8 the first layers,
+ * layer sees one row of each sequence, so that fp32 costs nothing there. In int8 the first third,
  * where channels are most uneven, and the multiplications that int8 hurts most stay bf16. */
 static kinds kinds_of(const rr__cpu_weights *w, int32_t layer) {
-    const rr__kind f = RR__K_F32, half = w->kind == f ? f : RR__K_BF16;
-    const rr__kind low = w->kind == RR__K_I8 && layer < 2 ? half : w->kind;
+    const rr__kind f = RR__K_F32, half = w->half;
+    const rr__kind low = w->precision == RR__INT8 && layer >= w->m->n_layer / 3 ? RR__K_I8 : half;
 
     if (layer + 1 == w->m->n_layer)
         return (kinds){f, half, f, f, f};
@@ -203,7 +203,7 @@ static rr_status check_shape(const rr__model *m, rr_error *err) {
 static rr_status choose(rr__cpu_weights *w, rr_error *err) {
     switch (w->opts.precision) {
     case RR__AUTO: /* bf16 where the machine multiplies it, as it costs no accuracy to speak of */
-        w->precision = w->kx == &rr__kernels_avx512_bf16 ? RR__BF16 : RR__FP32;
+        w->precision = w->kx->half == RR__K_BF16 ? RR__BF16 : RR__FP32;
         break;
     case RR__FP32:
     case RR__BF16:
@@ -214,9 +214,7 @@ static rr_status choose(rr__cpu_weights *w, rr_error *err) {
         return rr__fail(err, RR_E_UNSUPPORTED, "cpu computes in fp32, bf16 or int8, not %s",
                         rr__precision_name(w->opts.precision));
     }
-    w->kind = w->precision == RR__FP32   ? RR__K_F32
-              : w->precision == RR__BF16 ? RR__K_BF16
-                                         : RR__K_I8;
+    w->half = w->precision == RR__FP32 ? RR__K_F32 : w->kx->half;
     return RR_OK;
 }
 

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""cpu.py [--model DIR] [--docs 100] [--only ours,torch,ort,openvino] - us and the peers on the CPU.
+
+The same ragged documents (lognormal, mean 180 tokens) through every engine in one run on all cores;
+peers get them sorted by length, padded within a batch, at the best of several batch sizes. Ours
+gets them as one flat batch in the given order. Tokens a second count real tokens only."""
+import argparse
+import math
+import os
+import platform
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+
+BUILD = Path(os.environ.get("BUILD", "build"))
+WORK = BUILD / "bench"
+SEED = 1
+
+
+def documents(n, vocab):
+    """Lengths as in every other bench; ids at random behind <s>, </s> at the end."""
+    random.seed(SEED)
+    lengths = [min(512, max(24, int(random.lognormvariate(math.log(160), 0.6)))) for _ in range(n)]
+    rng = np.random.default_rng(SEED)
+    return [np.concatenate([[0], rng.integers(5, vocab, k - 2), [2]]).astype(np.int64)
+            for k in lengths]
+
+
+def batches(seqs, size):
+    order = sorted(range(len(seqs)), key=lambda i: len(seqs[i]))
+    for first in range(0, len(order), size):
+        part = order[first:first + size]
+        ids = np.full((len(part), max(len(seqs[i]) for i in part)), 1, np.int64)
+        for row, i in enumerate(part):
+            ids[row, :len(seqs[i])] = seqs[i]
+        yield part, ids, (ids != 1).astype(np.int64)
+
+
+def timed(seqs, call, sizes, repeat):
+    """Best seconds over batch sizes, that size, and the logits."""
+    best, at, logits = 1e9, 0, np.zeros(len(seqs))
+    for size in sizes:
+        todo = list(batches(seqs, size))
+        for _ in range(repeat + 1):
+            start = time.perf_counter()
+            for part, ids, mask in todo:
+                logits[part] = call(ids, mask)
+            seconds = time.perf_counter() - start
+            if seconds < best:
+                best, at = seconds, size
+    return best, at, logits.copy()
+
+
+def ours(args, seqs):
+    path = WORK / "sequences.i32"
+    cu = np.cumsum([0] + [len(s) for s in seqs])
+    np.concatenate([[len(seqs)], cu, np.concatenate(seqs)]).astype(np.int32).tofile(path)
+    for precision in ("fp32", "bf16", "int8"):
+        out = subprocess.run([WORK / "cpu_engine", args.model, path, precision, str(args.threads),
+                              str(args.repeat)], check=True, capture_output=True, text=True)
+        first, *logits = out.stdout.splitlines()
+        seconds, device = first.split(" ", 1)
+        yield f"rerank.c ({device})", precision, float(seconds), "-", np.array(logits, float)
+
+
+def torch_model(args):
+    import torch
+    import transformers
+    torch.set_num_threads(args.threads)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        args.model, dtype=torch.float32, attn_implementation="sdpa")
+    return model.eval()
+
+
+def of_torch(args, seqs):
+    import torch
+    model = torch_model(args)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        net = model.to(dtype)
+
+        def call(ids, mask, net=net):
+            with torch.inference_mode():
+                out = net(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+            return out.logits.float().numpy()[:, 0]
+        yield f"torch {torch.__version__} sdpa", precision, *timed(seqs, call, args.sizes, args.repeat)
+
+
+def onnx_file(args):
+    import torch
+    path = WORK / f"{Path(args.model).name}.onnx"
+    if not path.exists():
+        ids = torch.ones(2, 16, dtype=torch.long) * 7
+        model = torch_model(args)
+        model.config._attn_implementation = "eager"
+        torch.onnx.export(model, (ids, torch.ones_like(ids)), path, dynamo=False, opset_version=17,
+                          input_names=["input_ids", "attention_mask"], output_names=["logits"],
+                          dynamic_axes={k: {0: "b", 1: "n"} for k in ("input_ids", "attention_mask")})
+    return path
+
+
+def of_ort(args, seqs):
+    import onnxruntime as ort
+    from onnxruntime.quantization import quantize_dynamic
+    small = WORK / f"{Path(args.model).name}.int8.onnx"
+    if not small.exists():
+        quantize_dynamic(onnx_file(args), small, per_channel=True)
+    for precision, path in (("fp32", onnx_file(args)), ("int8", small)):
+        opts = ort.SessionOptions()
+        opts.intra_op_num_threads = args.threads
+        session = ort.InferenceSession(path, opts, providers=["CPUExecutionProvider"])
+
+        def call(ids, mask, session=session):
+            return session.run(None, {"input_ids": ids, "attention_mask": mask})[0][:, 0]
+        yield f"ONNX Runtime {ort.__version__}", precision, *timed(seqs, call, args.sizes, args.repeat)
+
+
+def of_openvino(args, seqs):
+    import openvino
+    core = openvino.Core()
+    for precision, kind in (("fp32", "f32"), ("bf16", "bf16")):
+        net = core.compile_model(onnx_file(args), "CPU", {
+            "INFERENCE_PRECISION_HINT": kind, "INFERENCE_NUM_THREADS": args.threads})
+
+        def call(ids, mask, net=net):
+            return next(iter(net([ids, mask]).values()))[:, 0]
+        yield (f"OpenVINO {openvino.__version__.split('-')[0]}", precision,
+               *timed(seqs, call, args.sizes, args.repeat))
+
+
+ENGINES = {"ours": ours, "torch": of_torch, "ort": of_ort, "openvino": of_openvino}
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ap.add_argument("--model", default="models/mini")
+    ap.add_argument("--docs", type=int, default=100)
+    ap.add_argument("--vocab", type=int, default=34000)
+    ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    ap.add_argument("--repeat", type=int, default=2)
+    ap.add_argument("--sizes", type=lambda s: [int(x) for x in s.split(",")], default=[1, 4, 8])
+    ap.add_argument("--only", default=",".join(ENGINES))
+    args = ap.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    seqs = documents(args.docs, args.vocab)
+    tokens = sum(map(len, seqs))
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line),
+               platform.machine())
+    print(f"{args.model}: {args.docs} documents, {tokens:,} tokens, seed {SEED}; {cpu}, "
+          f"{args.threads} threads; best of {args.repeat} after a warm-up", flush=True)
+    rows, truth = [], None
+    print(f"{'engine':<44} {'precision':<9} {'batch':>5} {'tokens/s':>9}  largest logit difference")
+    for name in args.only.split(","):
+        try:
+            for engine, precision, seconds, at, logits in ENGINES[name](args, seqs):
+                truth = logits if truth is None else truth
+                rows.append((name, precision, tokens / seconds))
+                print(f"{engine:<44} {precision:<9} {at:>5} {tokens / seconds:>9,.0f}  "
+                      f"{np.abs(logits - truth).max():.2g}", flush=True)
+        except Exception as e:  # a peer that cannot is a row that says why
+            print(f"{name:<44} {type(e).__name__}: {str(e).splitlines()[0][:80]}", flush=True)
+    for precision in ("fp32", "bf16", "int8"):
+        mine = [r[2] for r in rows if r[0] == "ours" and r[1] == precision]
+        peers = [r[2] for r in rows if r[0] != "ours" and r[1] == precision]
+        if mine and peers:
+            print(f"{precision}: {mine[0] / max(peers):.2f} times the best peer")
+
+
+if __name__ == "__main__":
+    main()
