@@ -64,7 +64,10 @@ static rr_status show(const pass *p, int32_t layer, const char *name, int32_t n,
                p->err);
     for (size_t i = 0; i < (size_t)n * (size_t)cols; i++)
         w->host[i] = element(raw, type, i) * scale - (minus ? minus[i] : 0);
-    snprintf(full, sizeof full, layer < 0 ? "%.0d%s" : "%d.%s", layer < 0 ? 0 : (int)layer, name);
+    if (layer >= 0)
+        snprintf(full, sizeof full, "%d.%s", (int)layer, name);
+    else
+        snprintf(full, sizeof full, "%s", name);
     w->fn(w->user, &(rr__activation){full, n, cols, w->host});
     return RR_OK;
 }

@@ -238,16 +238,16 @@ __global__ void __launch_bounds__(THREADS, 2)
 
 template <class T, class Out>
 cudaError_t launch(const rr__cu_attention *a, CUtensorMapDataType type, cudaStream_t stream) {
-    static int  ready; /* the same value whichever thread sets it */
-    CUtensorMap map;
-    const int   d = a->n_head * 64;
-    cudaError_t e = rr__sm90_map(&map, type, 2, a->qkv, a->n_row, 3 * d, 3 * d, KEYS);
-    if (e == cudaSuccess && !ready)
+    static rr__sm90_once ready;
+    CUtensorMap          map;
+    const int            d = a->n_head * 64;
+    cudaError_t          e = rr__sm90_map(&map, type, 2, a->qkv, a->n_row, 3 * d, 3 * d, KEYS);
+    if (e == cudaSuccess && !ready.here())
         e = cudaFuncSetAttribute(attention<T, Out>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  SMEM);
     if (e != cudaSuccess)
         return e;
-    ready = 1;
+    ready.here() = 1;
     Args                args = {a->cu, a->tile, a->ctx, a->n_head, d, a->ld_ctx, a->out_scale};
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;

@@ -248,7 +248,8 @@ template <class S> cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream)
     CUtensorMap a, b, d = {}, r = {};
     cudaError_t e;
     const int   in = (int)sizeof(typename S::In), out = (int)sizeof(typename S::Out);
-    static int  room; /* clusters that run at once; the same value whichever thread sets it */
+    static rr__sm90_once rooms; /* clusters that run at once */
+    int                  room = rooms.here();
     cudaLaunchAttribute at[2] = {};
     at[0].id = cudaLaunchAttributeClusterDimension;
     at[0].val.clusterDim.x = S::CLUSTER;
@@ -269,7 +270,7 @@ template <class S> cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream)
             e = cudaOccupancyMaxActiveClusters(&n, gemm<S>, &c);
         if (e != cudaSuccess)
             return e;
-        room = n;
+        rooms.here() = room = n;
     }
     if ((e = rr__sm90_map(&a, map_type(g->type), in, g->a, g->m, g->k, g->lda, S::BM / S::CN)) ||
         (e = rr__sm90_map(&b, map_type(g->type), in, g->w, g->n, g->k, g->k, S::BN / S::CM)))

@@ -2,9 +2,21 @@
 #ifndef RR_CUDA_SM90_MAP_CUH
 #define RR_CUDA_SM90_MAP_CUH
 
+#include <atomic>
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <stdint.h>
+
+/* A number a kernel needs once on each device, 0 until it is known: a kernel's attributes are set
+ * device by device. Threads that find 0 at once set the same value. */
+struct rr__sm90_once {
+    std::atomic<int> value[64];
+    std::atomic<int> &here() {
+        int device = 0;
+        cudaGetDevice(&device);
+        return value[device & 63];
+    }
+};
 
 /* Describe a [rows, cols] matrix, ld elements a row, read or written in boxes of [box_rows,
  * 128 bytes] in the 128-byte swizzle; what lies outside reads as 0 and is not written. */
@@ -14,7 +26,8 @@ static cudaError_t rr__sm90_map(CUtensorMap *map, CUtensorMapDataType type, int 
                                   const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
                                   const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                                   CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-    static encode_fn encode; /* the same value whichever thread sets it */
+    static std::atomic<encode_fn> known;
+    encode_fn                     encode = known.load();
     if (!encode) {
         void                           *fn = NULL;
         cudaDriverEntryPointQueryResult found;
@@ -24,7 +37,7 @@ static cudaError_t rr__sm90_map(CUtensorMap *map, CUtensorMapDataType type, int 
             return e;
         if (found != cudaDriverEntryPointSuccess)
             return cudaErrorNotSupported;
-        encode = (encode_fn)fn;
+        known = encode = (encode_fn)fn;
     }
     cuuint64_t size[2] = {(cuuint64_t)cols, (cuuint64_t)rows};
     cuuint64_t stride[1] = {(cuuint64_t)ld * (cuuint64_t)elem};
