@@ -4,7 +4,7 @@
  *                    case: the same for every m here, and the same for every variant
  *   gemm bench       TFLOP/s of every variant and of cuBLASLt's best heuristic, weights rotated so
  *                    that small shapes read them from memory and not from the L2
- * Build: make lab (mk/parts/kern.mk). */
+ * Build: make lab. */
 #define RR_LAB
 #include "../src/backend/cuda/sm90_gemm.cu"
 #include "lab.cuh"
@@ -16,8 +16,8 @@ struct Dims {
 };
 static const Dims LAYER[] = {{3072, 1024}, {1024, 1024}, {4096, 1024}, {1024, 4096}};
 
-static const char *NAME[] = {"square", "deep64", "deep32", "wide",  "square5",
-                             "across", "thin64", "half64", "deep16"};
+static const char *NAME[] = {"square", "deep64", "deep32", "wide",  "square5", "across",
+                             "thin64", "half64", "deep16", "block", "block6"};
 
 __global__ void reference(const void *a, const void *w, int type, rr__cu_gemm g, int row0, int rows,
                           double *out) {

@@ -296,12 +296,27 @@ template <class I, class O> using Deep64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1
 template <class I, class O> using Deep32 = Shape<I, O, 64, 32, 1, TOGETHER, 9, 1, 1, 1, 2>;
 #ifdef RR_LAB /* what lost (lab/README.md) */
 template <class I, class O> using Wide = Shape<I, O, 128, 256, 2, TOGETHER, 4, 1, 2, 1, 1>;
+template <class I, class O> using Block = Shape<I, O, 128, 128, 2, TOGETHER, 3, 2, 1, 1, 2>;
+template <class I, class O> using Block6 = Shape<I, O, 128, 128, 2, TOGETHER, 6, 2, 1, 1, 1>;
 template <class I, class O> using Square5 = Shape<I, O, 128, 128, 2, TURNS, 5, 4, 2, 1, 1>;
 template <class I, class O> using Across = Shape<I, O, 128, 128, 2, TURNS, 6, 2, 1, 2, 1>;
 template <class I, class O> using Thin64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1, 1, 1, 1>;
 template <class I, class O> using Half64 = Shape<I, O, 64, 64, 1, TOGETHER, 3, 1, 1, 1, 2>;
 template <class I, class O> using Deep16 = Shape<I, O, 64, 16, 1, TOGETHER, 11, 1, 1, 1, 2>;
-enum { SQUARE, DEEP64, DEEP32, WIDE, SQUARE5, ACROSS, THIN64, HALF64, DEEP16, N_VARIANT };
+enum {
+    SQUARE,
+    DEEP64,
+    DEEP32,
+    WIDE,
+    SQUARE5,
+    ACROSS,
+    THIN64,
+    HALF64,
+    DEEP16,
+    BLOCK,
+    BLOCK6,
+    N_VARIANT
+};
 #else
 enum { SQUARE, DEEP64, DEEP32 };
 #endif
@@ -314,6 +329,10 @@ cudaError_t launch_variant(const rr__cu_gemm *g, int variant, cudaStream_t strea
     case DEEP64:
         return launch<Deep64<I, O>>(g, stream);
 #ifdef RR_LAB
+    case BLOCK:
+        return launch<Block<I, O>>(g, stream);
+    case BLOCK6:
+        return launch<Block6<I, O>>(g, stream);
     case WIDE:
         return launch<Wide<I, O>>(g, stream);
     case SQUARE5:
