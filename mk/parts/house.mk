@@ -22,10 +22,11 @@ comma   := ,
 INSTALL_LIBS = $(filter-out -Wl$(comma)-rpath%,$(LIB_LIBS))
 
 ## make install         PREFIX=/usr/local DESTDIR=: binary, libraries, header, pkg-config, CMake, model
-install: all
+install: all man
 	@install -d $(BINDIR) $(LIBDIR)/rerank $(LIBDIR)/pkgconfig $(LIBDIR)/cmake/rerank $(SHARE)/models/mini \
 	    $(DESTDIR)$(PREFIX)/include
 	@install -m 644 include/rerank.h $(DESTDIR)$(PREFIX)/include/
+	@install -Dm 644 $(BUILD)/rerank.1 $(DESTDIR)$(PREFIX)/share/man/man1/rerank.1
 	@install -m 644 $(BUILD)/librerank.a $(LIBDIR)/
 	@$(CC) $(LDFLAGS) -shared -Wl,-soname,librerank.so.0 -o $(LIBDIR)/librerank.so.$(VERSION) $(LIB_OBJ) \
 	    $(INSTALL_LIBS) $(LDLIBS) -Wl,-rpath,'$$ORIGIN/rerank'
@@ -46,6 +47,6 @@ install: all
 
 uninstall:
 	rm -rf $(BINDIR)/rerank $(LIBDIR)/librerank.* $(LIBDIR)/rerank $(LIBDIR)/pkgconfig/rerank.pc \
-	    $(LIBDIR)/cmake/rerank $(SHARE) $(DESTDIR)$(PREFIX)/include/rerank.h
+	    $(LIBDIR)/cmake/rerank $(SHARE) $(DESTDIR)$(PREFIX)/include/rerank.h $(DESTDIR)$(PREFIX)/share/man/man1/rerank.1
 
 .PHONY: check sanitize install uninstall

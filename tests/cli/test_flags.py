@@ -128,3 +128,11 @@ def shell(line):
 def test_closed_standard_input():
     code, _, err = shell('"$R" score -m "$M" --pairs - <&-')
     assert code == 1 and "standard input" in err
+
+
+def test_the_manual_page_has_every_command():
+    page = subprocess.run([os.path.join(ROOT, "tools/man.sh"), RERANK], capture_output=True, check=True).stdout.decode()
+    commands = [x.split()[0] for x in rerank("--help", model=None)[0].decode().splitlines() if x.startswith("  ")]
+    assert {"score", "eval", "info"} <= set(commands)
+    for c in commands:
+        assert f".SH RERANK {c.upper()}\n.nf\nusage: rerank {c} " in page
