@@ -11,7 +11,8 @@ exec awk '
         if (f ~ /^src\/sched\//) return 5
         if (f ~ /^src\/api\//) return 6
         if (f ~ /^server\//) return 7
-        return 8
+        if (f ~ /^cli\//) return 8
+        return 9 # tests, fuzzers, benchmarks
     }
     function folder(f) { sub(/\/[^\/]*$/, "", f); return f }
     /^#include "/ {
