@@ -5,12 +5,15 @@
 
 #include "base/error.h"
 
+#include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
 
 static int has_avx2(void) {
+    unsigned a, b, c, d;
+
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C); /* clang 14 has no name for it */
 }
 
 static int has_avx512(void) {
