@@ -6,7 +6,7 @@
 Requests arrive at random (Poisson) at rising rates whether or not earlier ones are answered, and a
 request's latency counts from the moment it was due, not from when it could be sent: a server
 that stalls is charged for all who would have come meanwhile (no coordinated omission). Sizes are mixed:
-1 to 50 passages, cut to lognormal lengths, from the evaluation sets in models/mini/eval. A rate ends when
+1 to 20 passages, cut to lognormal lengths, from the evaluation sets in models/mini/eval. A rate ends when
 all its requests are answered or 30 s after the last was due; what is not answered counts as infinitely late.
 
 goodput   answers a second that came within --slo of being due
@@ -24,7 +24,7 @@ import sys
 import time
 import urllib.request
 
-WEIGHTS = {1: 20, 5: 30, 10: 30, 20: 15, 50: 5}
+WEIGHTS = {1: 30, 3: 35, 10: 25, 20: 10}
 
 
 def corpus():
@@ -47,7 +47,7 @@ def trace(rate, seconds, texts, seed, fixed):
         n = fixed or rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         docs = []
         for _ in range(n):
-            size = 200 if fixed else int(rng.lognormvariate(math.log(200), 0.6))
+            size = 200 if fixed else int(rng.lognormvariate(math.log(150), 0.6))
             docs.append(rng.choice(texts)[:max(20, min(size, 2000))])
         query = rng.choice(texts)[:60]
         body = json.dumps({"model": "mini", "query": query, "documents": docs}).encode()
@@ -159,7 +159,7 @@ def main():
     ap.add_argument("--infinity", help="the infinity_emb program; without it only ours runs")
     ap.add_argument("--infinity-engine", default="torch")
     ap.add_argument("--precision", default="fp32,auto")
-    ap.add_argument("--rates", default="1,2,4,8,16,32")
+    ap.add_argument("--rates", default="1,2,4,8,16,24,32")
     ap.add_argument("--seconds", type=float, default=8)
     ap.add_argument("--slo", type=float, default=1.0, help="seconds")
     ap.add_argument("--fixed", type=int, default=0, help="passages of every request, 200 characters each")

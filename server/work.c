@@ -131,6 +131,8 @@ static void from_engine(rr__request *r, const rr_error *err) {
     for (size_t i = 0; i < sizeof problem_of / sizeof problem_of[0]; i++)
         if (problem_of[i].status == err->status)
             p = problem_of[i].problem;
+    if (p == RR__P_TOO_LONG && r->opts.truncation != RR_TRUNC_ERROR && !r->ids)
+        p = RR__P_TOO_LARGE; /* no pair can be too long: it is the request */
     rr__problem_set(r, p, "%s", err->text);
 }
 
