@@ -250,6 +250,10 @@ static rr_status admit(rr__sched *s, double tokens, rr_error *err) {
                                 s->runners[i].error.text);
         return rr__fail(err, RR_E_DEVICE, "no instance works");
     }
+    if (tokens > (double)s->o.max_queue_tokens) /* however long it waits */
+        return rr__fail(err, RR_E_TOO_LARGE,
+                        "request of %.0f tokens; the whole queue holds %lld (max_queue_tokens)",
+                        tokens, (long long)s->o.max_queue_tokens);
     if (s->queued_tokens + tokens > (double)s->o.max_queue_tokens) {
         s->stats.rejected_busy++;
         return rr__fail(err, RR_E_BUSY, "%.0f tokens are queued, %.0f more would pass %lld",
@@ -285,10 +289,6 @@ rr_status rr__sched_submit(rr__sched *s, rr__work *w, rr_error *err) {
     w->pending = w->in_flight = 0;
     w->started_us = 0;
     w->next = NULL;
-    if (w->task.tokens > (double)s->o.max_queue_tokens)
-        return rr__fail(err, RR_E_TOO_LARGE,
-                        "request of %.0f tokens; the whole queue holds %lld (max_queue_tokens)",
-                        w->task.tokens, (long long)s->o.max_queue_tokens);
     pthread_mutex_lock(&s->lock);
     status = admit(s, w->task.tokens, err);
     if (status == RR_OK && w->task.deadline_us &&
