@@ -26,8 +26,10 @@ static uint64_t mix(uint64_t h, const void *data, size_t n) {
 }
 
 static uint64_t tensor(uint64_t h, const rr__tensor *t) {
+    int32_t dtype = (int32_t)t->dtype;
+
     h = mix(h, t->shape, (size_t)t->rank * sizeof *t->shape);
-    h = mix(h, &(int32_t){(int32_t)t->dtype}, sizeof(int32_t));
+    h = mix(h, &dtype, sizeof dtype);
     return mix(h, t->data, t->bytes);
 }
 
