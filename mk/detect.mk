@@ -1,13 +1,10 @@
 # detect.mk - what this machine has; sets WITH_*, LIB_LIBS, CLI_LIBS, MODULES and prints a report.
 have_header = $(shell printf '\#include <$(1)>\n' | $(CC) -E $(2) - >/dev/null 2>&1 && echo 1)
 
-# cpu backend: oneDNN 3.x from the wheel in $(PYENV)
-DNNL      ?= $(abspath $(PYENV))
-WITH_CPU  := $(if $(wildcard src/backend/cpu/*.c),$(if $(wildcard $(DNNL)/include/oneapi/dnnl/dnnl.h $(DNNL)/include/dnnl.h),1))
+# cpu backend: its kernels are x86-64 only; which of them run is decided at run time
+WITH_CPU := $(if $(filter x86_64-%,$(shell $(CC) -dumpmachine)),1)
 ifneq ($(WITH_CPU),)
-CPPFLAGS  += -DRR_WITH_CPU
-CFLAGS_src_backend_cpu += -isystem $(DNNL)/include
-LIB_LIBS  += -L$(DNNL)/lib -ldnnl -Wl,-rpath,$(DNNL)/lib
+CPPFLAGS += -DRR_WITH_CPU
 endif
 
 # ONNX: protobuf-c, its runtime and its compiler
@@ -39,7 +36,7 @@ MODULES   := $(if $(WITH_CUDA),$(BUILD)/librerank-cuda.so) $(if $(WITH_TRT),$(BU
 mark = $(if $(1),✓,✗)
 report:
 	@echo "$(call mark,1) $(shell $(CC) --version | head -n 1)"
-	@echo "$(call mark,$(WITH_CPU)) cpu backend    $(if $(WITH_CPU),oneDNN in $(DNNL),needs oneDNN 3.x: make setup)"
+	@echo "$(call mark,$(WITH_CPU)) cpu backend    $(if $(WITH_CPU),AVX2 | AVX-512 | AVX-512 BF16 and VNNI; picked at run time,x86-64 only)"
 	@echo "$(call mark,$(WITH_CUDA)) cuda backend   $(if $(WITH_CUDA),$(NVCC),needs nvcc of the CUDA toolkit on PATH)"
 	@echo "$(call mark,$(WITH_TRT)) TensorRT       $(if $(WITH_TRT),headers in $(TRT_INCLUDE),needs its headers: TRT=/path)"
 	@echo "$(call mark,$(WITH_ONNX)) ONNX           $(if $(WITH_ONNX),protobuf-c,needs libprotobuf-c-dev and protobuf-c-compiler: make setup)"

@@ -7,9 +7,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 PYENV=${PYENV:-build/py}
-packages=tools/packages.txt wheels=tools/requirements.txt
+packages=tools/packages.txt wheels=
 if [ "${1:-}" = test ]; then
-    packages="$packages tools/packages-test.txt" wheels="$wheels tools/requirements-test.txt"
+    packages="$packages tools/packages-test.txt" wheels=tools/requirements-test.txt
 fi
 
 missing=
@@ -27,14 +27,11 @@ if [ -n "$missing" ]; then
     $as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
+[ -n "$wheels" ] || exit 0
 stamp=$PYENV/.setup
-want=$(cat $wheels | sed 's/#.*//' | sort)
-# The stamp of a test setup holds all that a plain one wants.
-if [ ! -f "$stamp" ] || [ -n "$(echo "$want" | grep -vxFf "$stamp")" ]; then
+if ! cmp -s "$wheels" "$stamp"; then
     echo "setup: Python wheels into $PYENV"
     [ -x "$PYENV/bin/python" ] || python3 -m venv "$PYENV"
-    for w in $wheels; do
-        "$PYENV/bin/python" -m pip install -q --disable-pip-version-check -r "$w"
-    done
-    echo "$want" >"$stamp"
+    "$PYENV/bin/python" -m pip install -q --disable-pip-version-check -r "$wheels"
+    cp "$wheels" "$stamp"
 fi

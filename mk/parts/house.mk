@@ -12,14 +12,12 @@ sanitize: setup-test
 	@$(MAKE) --no-print-directory SAN=thread run-tests T=sched
 	@$(MAKE) --no-print-directory SAN=thread run-tests T=api
 
-# The installed tree finds oneDNN in lib/rerank beside it, wherever the tree is moved.
+# The installed tree finds its modules in lib/rerank beside it, wherever the tree is moved.
 PREFIX  ?= /usr/local
 DESTDIR ?=
 BINDIR  := $(DESTDIR)$(PREFIX)/bin
 LIBDIR  := $(DESTDIR)$(PREFIX)/lib
 SHARE   := $(DESTDIR)$(PREFIX)/share/rerank
-comma   := ,
-INSTALL_LIBS = $(filter-out -Wl$(comma)-rpath%,$(LIB_LIBS))
 
 ## make install         PREFIX=/usr/local DESTDIR=: binary, libraries, header, pkg-config, CMake, model
 install: all man
@@ -29,17 +27,16 @@ install: all man
 	@install -Dm 644 $(BUILD)/rerank.1 $(DESTDIR)$(PREFIX)/share/man/man1/rerank.1
 	@install -m 644 $(BUILD)/librerank.a $(LIBDIR)/
 	@$(CC) $(LDFLAGS) -shared -Wl,-soname,librerank.so.0 -o $(LIBDIR)/librerank.so.$(VERSION) $(LIB_OBJ) \
-	    $(INSTALL_LIBS) $(LDLIBS) -Wl,-rpath,'$$ORIGIN/rerank'
+	    $(LIB_LIBS) $(LDLIBS)
 	@ln -sf librerank.so.$(VERSION) $(LIBDIR)/librerank.so.0 && ln -sf librerank.so.0 $(LIBDIR)/librerank.so
-	@$(CC) $(LDFLAGS) -rdynamic -o $(BINDIR)/rerank $(CLI_OBJ) $(BUILD)/librerank.a $(INSTALL_LIBS) $(CLI_LIBS) \
-	    $(LDLIBS) -Wl,-rpath,'$$ORIGIN/../lib/rerank'
-	@$(if $(WITH_CPU),install -m 755 $(DNNL)/lib/libdnnl.so.3 $(LIBDIR)/rerank/)
+	@$(CC) $(LDFLAGS) -rdynamic -o $(BINDIR)/rerank $(CLI_OBJ) $(BUILD)/librerank.a $(LIB_LIBS) $(CLI_LIBS) \
+	    $(LDLIBS)
 	@$(foreach m,$(MODULES),install -m 755 $(m) $(LIBDIR)/rerank/;)
 	@install -m 644 models/mini/*.json models/mini/model.safetensors models/mini/*.md $(SHARE)/models/mini/
 	@sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' \
-	    -e 's|@PRIVATE@|$(if $(WITH_CPU),-L$${libdir}/rerank -l:libdnnl.so.3 )$(LDLIBS)|' \
+	    -e 's|@PRIVATE@|$(LIB_LIBS) $(LDLIBS)|' \
 	    mk/rerank.pc.in > $(LIBDIR)/pkgconfig/rerank.pc
-	@sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@DNNL@|$(if $(WITH_CPU),1,0)|' mk/rerank-config.cmake.in \
+	@sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@LIBS@|$(patsubst -l%,%,$(filter-out -lpthread -ldl -lm,$(LIB_LIBS)))|' mk/rerank-config.cmake.in \
 	    > $(LIBDIR)/cmake/rerank/rerank-config.cmake
 	@sed -e 's|@VERSION@|$(VERSION)|g' mk/rerank-config-version.cmake.in \
 	    > $(LIBDIR)/cmake/rerank/rerank-config-version.cmake

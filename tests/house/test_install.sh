@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
-make -s install PREFIX="$tmp/first" BUILD="${BUILD:-build}" PYENV="${PYENV:-build/py}" >/dev/null
+make -s install NVCC= PREFIX="$tmp/first" BUILD="${BUILD:-build}" PYENV="${PYENV:-build/py}" >/dev/null
 cat >"$tmp/consumer.c" <<'C'
 #include <rerank.h>
 #include <stdio.h>
