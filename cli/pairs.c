@@ -216,7 +216,8 @@ static rr_status put_ids(const rr_model *model, rr_str query, rr_str doc,
 
         if (!bigger)
             return rr__fail(err, RR_E_NOMEM, "%zu tokens", n);
-        *buf = (id_buf){bigger, n};
+        buf->id = bigger;
+        buf->cap = n;
         s = rr_tokenize_pair(model, query, doc, opts, buf->id, buf->cap, &n, &info, err);
     }
     if (s)
