@@ -48,6 +48,19 @@ def compare(folder, texts, spans=False, tokenizer=None):
     return bad
 
 
+def from_sentencepiece():
+    """What transformers makes of XLM-R's sentencepiece model: scores are exact floats there, while
+    a tokenizer.json is read with serde_json's rounding."""
+    with open(os.path.join(XLMR, "tokenizer.json"), encoding="utf-8") as f:
+        vocab = json.load(f)["model"]["vocab"]
+    t = reference(XLMR)
+    special = list(t.get_added_tokens_decoder().values())
+    made = Tokenizer(models.Unigram([(p, s) for p, s in vocab], unk_id=3, byte_fallback=False))
+    made.normalizer, made.pre_tokenizer, made.post_processor = t.normalizer, t.pre_tokenizer, t.post_processor
+    made.add_special_tokens(special)
+    return made
+
+
 def wordpiece(folder, texts, lowercase=True):
     """Make a small WordPiece tokenizer from texts in folder; vocab.txt and tokenizer.json agree."""
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
