@@ -170,8 +170,7 @@ static rr_status build_model(loader *l, rr_error *err) {
     int            unigram = rr__json_eq(l->type, "Unigram") || (l->type.len == 0 && l->listed);
 
     if (!unigram && !rr__json_eq(l->type, "WordPiece"))
-        return rr__fail(err, RR_E_UNSUPPORTED, "%s: model %.*s", l->name,
-                        (int)(l->type.len > 40 ? 40 : l->type.len), l->type.ptr ? l->type.ptr : "");
+        return rr__load_unsupported(l->name, "model", l->type, err);
     if (l->n_piece == 0 || l->listed != unigram)
         return rr__fail(err, RR_E_FORMAT, "%s: the model has no vocabulary", l->name);
     for (size_t i = 0; i < l->n_piece; i++)

@@ -107,13 +107,21 @@ static int read_component(rr__json *j, component *c) {
     return !j->what;
 }
 
-static int shown(rr_str s) {
-    return (int)(s.len > 40 ? 40 : s.len);
+/* A name from the file as it may stand in a message: short, plain. */
+typedef struct shown {
+    char text[41];
+} shown;
+
+static shown show(rr_str s) {
+    shown out = {""};
+
+    for (size_t i = 0; i < s.len && i < sizeof out.text - 1; i++)
+        out.text[i] = s.ptr[i] >= ' ' && s.ptr[i] <= '~' ? s.ptr[i] : '?';
+    return out;
 }
 
-static rr_status unsupported(const char *name, const char *what, rr_str type, rr_error *err) {
-    return rr__fail(err, RR_E_UNSUPPORTED, "%s: %s %.*s", name, what, shown(type),
-                    type.ptr ? type.ptr : "");
+rr_status rr__load_unsupported(const char *name, const char *what, rr_str type, rr_error *err) {
+    return rr__fail(err, RR_E_UNSUPPORTED, "%s: %s %s", name, what, show(type).text);
 }
 
 /* ---- normalizers ------------------------------------------------------------ */
@@ -174,7 +182,7 @@ static rr_status set_replace(rr__norm *step, const component *c, const char *nam
         rr_str rest;
 
         if (x > c->regex.len || strchr("\\.[](){}*+?|^$", c->regex.ptr[0]))
-            return unsupported(name, "regular expression", c->regex, err);
+            return rr__load_unsupported(name, "regular expression", c->regex, err);
         pattern = (rr_str){c->regex.ptr, x};
         rest = (rr_str){c->regex.ptr + x, c->regex.len - x};
         if (rr__json_eq(rest, "+"))
@@ -183,7 +191,7 @@ static rr_status set_replace(rr__norm *step, const component *c, const char *nam
                  rest.ptr[2] == ',' && rest.ptr[3] == '}')
             step->min_run = (size_t)(rest.ptr[1] - '0');
         else if (rest.len)
-            return unsupported(name, "regular expression", c->regex, err);
+            return rr__load_unsupported(name, "regular expression", c->regex, err);
     }
     if (pattern.len == 0)
         return rr__fail(err, RR_E_UNSUPPORTED, "%s: Replace of nothing", name);
@@ -252,7 +260,7 @@ static rr_status add_normalizer(rr__tokenizer *t, const component *c, const char
             return RR_OK;
         }
     t->n_norm--;
-    return unsupported(name, "normalizer", c->type, err);
+    return rr__load_unsupported(name, "normalizer", c->type, err);
 }
 
 /* ---- pre-tokenizers --------------------------------------------------------- */
@@ -274,7 +282,7 @@ static rr_status set_metaspace(rr__pretok *step, const component *c, const char 
     else if (rr__json_eq(c->scheme, "never"))
         step->prepend = RR__PREPEND_NEVER;
     else
-        return unsupported(name, "prepend_scheme", c->scheme, err);
+        return rr__load_unsupported(name, "prepend_scheme", c->scheme, err);
     if (c->prefix_space == 0 && step->prepend != RR__PREPEND_NEVER)
         return rr__fail(err, RR_E_FORMAT, "%s: add_prefix_space does not match prepend_scheme",
                         name);
@@ -300,14 +308,14 @@ static rr_status add_pretokenizer(rr__tokenizer *t, const component *c, const ch
         return set_metaspace(step, c, name, err);
     if (rr__json_eq(c->type, "Punctuation") && c->behavior.len &&
         !rr__json_eq(c->behavior, "Isolated"))
-        return unsupported(name, "Punctuation behavior", c->behavior, err);
+        return rr__load_unsupported(name, "Punctuation behavior", c->behavior, err);
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (rr__json_eq(c->type, plain[i].type)) {
             step->kind = plain[i].kind;
             return RR_OK;
         }
     t->n_pretok--;
-    return unsupported(name, "pre-tokenizer", c->type, err);
+    return rr__load_unsupported(name, "pre-tokenizer", c->type, err);
 }
 
 /* One component, or a Sequence of them, `depth` Sequences deep. */
@@ -380,7 +388,7 @@ static rr_status read_template(const rr__tokenizer *t, rr__json *j, int pair, rr
         last = type;
         if (!special) {
             if (slot > pair || !rr__json_eq(id, slot ? "B" : "A"))
-                return unsupported(name, "template with text", id, err);
+                return rr__load_unsupported(name, "template with text", id, err);
             slot++;
             continue;
         }
@@ -388,7 +396,7 @@ static rr_status read_template(const rr__tokenizer *t, rr__json *j, int pair, rr
             return rr__fail(err, RR_E_UNSUPPORTED, "%s: template with too many tokens", name);
         w->id[slot][w->n[slot]] = rr__tokenizer_id(t, id);
         if (w->id[slot][w->n[slot]++] < 0)
-            return unsupported(name, "template with unknown token", id, err);
+            return rr__load_unsupported(name, "template with unknown token", id, err);
     }
     if (!j->what && slot != pair + 1)
         return rr__fail(err, RR_E_UNSUPPORTED, "%s: template without its texts", name);
@@ -437,7 +445,7 @@ rr_status rr__load_template(rr__tokenizer *t, rr__json *j, const char *name, rr_
         return RR_OK;
     }
     if (!rr__json_eq(type, "TemplateProcessing") || !single.p || !pair.p)
-        return unsupported(name, "post_processor", type, err);
+        return rr__load_unsupported(name, "post_processor", type, err);
     if ((st = read_template(t, &single, 0, &t->single, name, err)) ||
         (st = read_template(t, &pair, 1, &t->pair, name, err)))
         return st;
@@ -457,7 +465,7 @@ rr_status rr__wordpiece_setup(rr__tokenizer *t, rr_str unk, rr_str prefix, int64
     if (prefix.len == 0)
         w->inner = t->vocab.root;
     if (w->unk_id < 0)
-        return rr__fail(err, RR_E_FORMAT, "%s: the vocabulary lacks the unknown token %.*s", name,
-                        shown(unk), unk.ptr);
+        return rr__fail(err, RR_E_FORMAT, "%s: the vocabulary lacks the unknown token %s", name,
+                        show(unk).text);
     return RR_OK;
 }

@@ -15,6 +15,9 @@ rr_status rr__load_template(rr__tokenizer *t, rr__json *j, const char *name, rr_
 rr_status rr__wordpiece_setup(rr__tokenizer *t, rr_str unk, rr_str prefix, int64_t max_chars,
                               const char *name, rr_error *err);
 
+/* RR_E_UNSUPPORTED: "name: what type". */
+rr_status rr__load_unsupported(const char *name, const char *what, rr_str type, rr_error *err);
+
 extern const double rr__pow10[309];
 
 #endif

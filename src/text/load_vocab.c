@@ -74,6 +74,8 @@ rr_status rr__tokenizer_from_vocab(const void *ptr, size_t size, rr_str config_j
 
     if (st)
         return st;
+    if (size == 0)
+        return rr__fail(err, RR_E_FORMAT, "%s: empty", name);
     if (size >= RR__NO_ID)
         return rr__fail(err, RR_E_UNSUPPORTED, "%s: %zu bytes", name, size);
     t = calloc(1, sizeof *t);

@@ -400,9 +400,12 @@ static void swap(rr__buf *a, rr__buf *b) {
 #define REWRITE(call)                                                                              \
     do {                                                                                           \
         rewrite w_ = {.in = text, .out = tmp}, *w = &w_;                                           \
-        call;                                                                                      \
-        flush(w);                                                                                  \
-        swap(text, tmp);                                                                           \
+                                                                                                   \
+        if (text->n) {                                                                             \
+            call;                                                                                  \
+            flush(w);                                                                              \
+            swap(text, tmp);                                                                       \
+        }                                                                                          \
     } while (0)
 
 static void bert(const rr__norm *step, rr__buf *text, rr__buf *tmp) {

@@ -334,6 +334,8 @@ static rr_status encode_staged(const rr__tokenizer *t, rr_str text, int spans, s
     rr__buf   work = {0}, tmp = {0};
     rr_status st;
 
+    if (text.len == 0)
+        return RR_OK;
     if (text.len > UINT32_MAX / 4)
         return rr__fail(err, RR_E_TOO_LARGE, "text of %zu bytes, at most %u", text.len,
                         UINT32_MAX / 4);

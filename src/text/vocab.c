@@ -414,11 +414,12 @@ done:
 
 /* The unit a text leads to; 0 if it leads nowhere or is empty. */
 static int follow(const rr__vocab *v, const char *text, size_t len, uint64_t *unit) {
-    const uint8_t *p = (const uint8_t *)text, *end = p + len;
+    const uint8_t *p = (const uint8_t *)text, *end;
     uint32_t       base = v->root, label;
 
     if (len == 0)
         return 0;
+    end = p + len;
     for (int n; p < end; p += n) {
         n = rr__utf8_check(p, end);
         if (n < 0)
