@@ -106,7 +106,7 @@ static const flag flags[] = {
     {"health-every", INT32, AT(server.health_every_ms), "MS",
      "how often a known pair goes through every instance (default: 5000)"},
     {"health-timeout", INT32, AT(server.health_timeout_ms), "MS",
-     "an answer later than this is a hang (default: 5000)"},
+     "an answer later than this is a hang (default: 30000)"},
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
 

@@ -112,7 +112,7 @@ static void set_defaults(rr__server_opts *o) {
     DEFAULT(idle_timeout_s, 75);
     DEFAULT(drain_timeout_s, 30);
     DEFAULT(health_every_ms, 5000);
-    DEFAULT(health_timeout_ms, 5000);
+    DEFAULT(health_timeout_ms, 30000); /* a starved CPU is slow, not hung */
 }
 
 /* A connection is a file descriptor: ask for as many as the limit needs. */

@@ -480,23 +480,33 @@ def test_drain_loses_nothing():
                 c.connect()
             except OSError:
                 return  # no longer listening
+            answered = 0
             try:
                 while True:
                     c.request("POST", "/rerank", body)
                     r = c.getresponse()
+                    answered += 1
                     if r.status != 200 or len(json.loads(r.read())) != 3:
                         failed.append(r.status)
                     done[0] += 1
                     if r.getheader("connection") == "close":
                         c.close()
                         break
+            except ConnectionResetError as e:
+                # A connection that the kernel had queued when the listener closed: the server never
+                # saw it. One that was answered before has been accepted and must not be lost.
+                if answered or not draining.is_set():
+                    failed.append(repr(e))
+                return
             except Exception as e:
                 failed.append(repr(e))
                 return
 
+    draining = threading.Event()
     threads = [threading.Thread(target=client) for _ in range(16)]
     [t.start() for t in threads]
     time.sleep(0.5)
+    draining.set()
     s.process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
     assert s.get("/ready").status == 503  # and still serves
