@@ -94,34 +94,35 @@ done:
     return st;
 }
 
-int rr__added_maybe(const rr__added *a, const uint8_t *s, size_t n) {
-    if (a->has[0])
-        for (size_t i = 0; i < n; i++)
-            if (a->first[0][s[i]])
-                return 1;
-    return 0;
-}
-
 /* The longest token at p: its index, and its bytes in *len; -1 if none. */
 static int32_t longest(const rr__vocab *v, const uint8_t *p, const uint8_t *end, size_t *len) {
     const uint8_t *start = p;
     uint32_t       base = v->root;
     int32_t        best = -1;
 
-    while (p < end) {
-        uint32_t label = v->cp[rr__utf8_get(p)] & 0xffff;
-        uint64_t u = v->unit[base ^ label];
+    for (int n; p < end; p += n) {
+        uint32_t label;
+        uint64_t u;
 
+        if ((n = rr__utf8_check(p, end)) < 0)
+            break;
+        label = v->cp[rr__utf8_get(p)] & 0xffff;
+        u = v->unit[base ^ label];
         if (rr__unit_label(u) != label)
             break;
-        p += rr__utf8_len(*p);
         if (rr__unit_id(u) != RR__NO_ID) {
             best = (int32_t)rr__unit_id(u);
-            *len = (size_t)(p - start);
+            *len = (size_t)(p + n - start);
         }
         base = rr__unit_base(u);
     }
     return best;
+}
+
+int rr__added_at(const rr__added *a, const uint8_t *p, const uint8_t *end) {
+    size_t len;
+
+    return a->has[0] && longest(&a->raw, p, end, &len) >= 0;
 }
 
 static uint32_t props_before(const uint8_t *p) {

@@ -30,7 +30,7 @@ void      rr__added_close(rr__added *a);
  * normal: 0 the raw tokens, 1 the normalized ones. */
 void rr__added_split(const rr__added *a, int normal, size_t start, size_t end, rr__parts *out);
 
-/* Whether a raw token may begin in s[n]: a quick no for most texts. */
-int rr__added_maybe(const rr__added *a, const uint8_t *s, size_t n);
+/* Whether a raw token stands at p; p < end, and the bytes up to the first invalid one are looked at. */
+int rr__added_at(const rr__added *a, const uint8_t *p, const uint8_t *end);
 
 #endif

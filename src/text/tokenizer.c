@@ -73,12 +73,14 @@ void rr__tokenizer_close(rr__tokenizer *t) {
         rr__norm_close(&t->norm[i]);
     rr__vocab_close(&t->vocab);
     rr__added_close(&t->added);
+    rr__fused_close(&t->fused);
     free(t);
 }
 
 rr_status rr__tokenizer_add(rr__tokenizer *t, rr__added_token *token, size_t n, rr_error *err) {
-    int32_t next = t->vocab.n;
-    size_t  kept = 0;
+    int32_t   next = t->vocab.n;
+    size_t    kept = 0;
+    rr_status st;
 
     for (size_t i = 0; i < n; i++) {
         int32_t id = rr__vocab_find(&t->vocab, token[i].content.ptr, token[i].content.len);
@@ -99,7 +101,10 @@ rr_status rr__tokenizer_add(rr__tokenizer *t, rr__added_token *token, size_t n, 
             token[kept++] = token[i];
     }
     t->n_id = next;
-    return rr__added_build(token, kept, t->norm, t->n_norm, &t->added, err);
+    st = rr__added_build(token, kept, t->norm, t->n_norm, &t->added, err);
+    if (!st && t->kind == RR__MODEL_UNIGRAM && !t->unigram.byte_fallback)
+        rr__fused_init(&t->fused, t->norm, t->n_norm, t->pretok, t->n_pretok, &t->vocab, &t->added);
+    return st;
 }
 
 int32_t rr__tokenizer_id(const rr__tokenizer *t, rr_str text) {
@@ -355,11 +360,30 @@ static rr_status encode_staged(const rr__tokenizer *t, rr_str text, int spans, s
     return st;
 }
 
+/* In one pass, straight into the caller's ids; 1 done, 0 gave up, -1 failed. */
+static int encode_fused(const rr__tokenizer *t, rr_str text, rr__ids *out, rr_status *st,
+                        rr_error *err) {
+    rr__tokens  tokens = {.id = out->id, .n = out->n, .cap = out->cap};
+    rr__scratch scratch = {0};
+    int done = rr__fused_encode(&t->fused, &t->unigram, &t->vocab, &t->added, text, &scratch,
+                                &tokens, st, err);
+
+    rr__scratch_free(&scratch);
+    out->id = tokens.id;
+    out->cap = tokens.cap;
+    if (done > 0)
+        out->n = tokens.n;
+    return done;
+}
+
 rr_status rr__tokenizer_encode(const rr__tokenizer *t, rr_str text, rr__ids *out, rr_error *err) {
     sink      k = {.ids = out};
     size_t    n = out->n;
-    rr_status st = encode_staged(t, text, 0, &k, err);
+    rr_status st = RR_OK;
 
+    if (t->fused.cp && text.len && encode_fused(t, text, out, &st, err))
+        return st;
+    st = encode_staged(t, text, 0, &k, err);
     if (st)
         out->n = n;
     return st;

@@ -2,7 +2,7 @@
 #ifndef RR_TEXT_TOKENIZER_IMPL_H
 #define RR_TEXT_TOKENIZER_IMPL_H
 
-#include "text/added.h"
+#include "text/fused.h"
 #include "text/model.h"
 #include "text/normalize.h"
 #include "text/pretok.h"
@@ -28,6 +28,7 @@ struct rr__tokenizer {
     rr__unigram    unigram;
     rr__wordpiece  wordpiece;
     rr__added      added;
+    rr__fused      fused;
     rr__template   single, pair;
     int32_t        n_id; /* ids of model and added tokens are below this */
 };

@@ -45,7 +45,7 @@ const uint8_t *rr__grapheme_end(const uint8_t *p, const uint8_t *end) {
     int odd = before == RR__GC_REGIONAL, picto = before == RR__GC_PICTOGRAPHIC, picto_zwj = 0;
     int consonant = before == RR__GC_CONSONANT, linker = 0;
 
-    for (p += rr__utf8_len(*p); p < end; p += rr__utf8_len(*p)) {
+    for (p += rr__utf8_len(*p); p < end && rr__utf8_check(p, end) > 0; p += rr__utf8_len(*p)) {
         uint32_t next = rr__uc_props(rr__utf8_get(p)), after = next & RR__GC_MASK;
         int      join = joins(before, after);
 

@@ -59,7 +59,8 @@ static inline uint32_t rr__uc_props(uint32_t c) {
     return rr__uc_combo[rr__uc_stage2[(uint32_t)rr__uc_stage1[c >> 7] << 7 | (c & 127)]];
 }
 
-/* End of the extended grapheme cluster that begins at p < end; the text is valid UTF-8. */
+/* End of the extended grapheme cluster that begins at p < end with a valid character; invalid bytes
+ * end it. */
 const uint8_t *rr__grapheme_end(const uint8_t *p, const uint8_t *end);
 
 enum { RR__UC_MAX_MAP = 18 }; /* longest mapping of one code point */
