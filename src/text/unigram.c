@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { FLUSH_AT = 1024 }; /* characters after which a position no piece crosses ends a stretch */
+enum {
+    FLUSH_AT = 1024, /* characters after which a position no piece crosses ends a stretch */
+    SHORT = 128      /* characters of a word that is searched in one go, on the stack     */
+};
 
 void rr__tokens_free(rr__tokens *t) {
     free(t->id);
@@ -89,6 +92,10 @@ void rr__unigram_init(rr__unigram *m, const rr__vocab *v) {
     }
 }
 
+static rr_status no_unknown(rr_error *err) {
+    return rr__fail(err, RR_E_FORMAT, "unknown character, but the vocabulary has no unk_id");
+}
+
 /* Append the best path to cell `end` (from cell 0 of this stretch), fusing unknowns; *unknown says
  * whether the token before was one. */
 static int backtrack(const rr__unigram *m, const rr__cell *cell, uint32_t end, rr__tokens *out,
@@ -123,6 +130,52 @@ static int backtrack(const rr__unigram *m, const rr__cell *cell, uint32_t end, r
     return 1;
 }
 
+/* The same for a short word: all cells are set up at once, and a label 0 behind the last, which
+ * the trie never has, ends each walk. label[n] must be writable. */
+static rr_status encode_short(const rr__unigram *m, const rr__vocab *v, uint16_t *label, uint32_t n,
+                              rr__tokens *out, rr_error *err) {
+    const uint64_t *unit = v->unit;
+    const double   *score = v->score;
+    rr__cell        cell[SHORT + 1];
+    int             unknown = 0;
+
+    label[n] = 0;
+    cell[0].score = 0.0;
+    for (uint32_t i = 1; i <= n; i++)
+        cell[i].score = -INFINITY;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint16_t *p = label + i;
+        rr__cell       *to = cell + i;
+        double          here = to->score, sum;
+        uint64_t        u = unit[v->root ^ *p];
+        int             known = rr__unit_label(u) == *p;
+
+        if (!known || rr__unit_id(u) == RR__NO_ID) {
+            if (m->unk_id < 0)
+                return no_unknown(err);
+            sum = m->unk_score + here;
+            if (sum > to[1].score)
+                to[1] = (rr__cell){sum, m->unk_id, i};
+        }
+        while (known) {
+            uint32_t id = rr__unit_id(u);
+
+            to++;
+            if (id != RR__NO_ID) {
+                sum = score[id] + here;
+                if (sum > to->score)
+                    *to = (rr__cell){sum, (int32_t)id, i};
+            }
+            p++;
+            u = unit[rr__unit_base(u) ^ *p];
+            known = rr__unit_label(u) == *p;
+        }
+    }
+    if (backtrack(m, cell, n, out, &unknown))
+        return RR_OK;
+    return rr__fail(err, RR_E_NOMEM, "tokenizer: out of memory");
+}
+
 rr_status rr__unigram_encode(const rr__unigram *m, const rr__vocab *v, rr__scratch *scratch,
                              rr__tokens *out, rr_error *err) {
     const uint16_t *label = scratch->label, *end = label + scratch->n_label;
@@ -133,6 +186,8 @@ rr_status rr__unigram_encode(const rr__unigram *m, const rr__vocab *v, rr__scrat
 
     if (label == end)
         return RR_OK;
+    if (scratch->n_label <= SHORT && rr__scratch_room(scratch, 1))
+        return encode_short(m, v, scratch->label, (uint32_t)scratch->n_label, out, err);
     if (!room_cells(scratch, 64))
         goto oom;
     scratch->cell[0].score = 0.0;
@@ -172,9 +227,7 @@ rr_status rr__unigram_encode(const rr__unigram *m, const rr__vocab *v, rr__scrat
             double sum = m->unk_score + here;
 
             if (m->unk_id < 0)
-                return rr__fail(err, RR_E_FORMAT,
-                                "unknown character, but the vocabulary has no "
-                                "unk_id");
+                return no_unknown(err);
             if (i + 1 > ready) {
                 if (!room_cells(scratch, (size_t)i + 2))
                     goto oom;
