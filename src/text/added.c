@@ -106,7 +106,7 @@ static int32_t longest(const rr__vocab *v, const uint8_t *p, const uint8_t *end,
 
         if ((n = rr__utf8_check(p, end)) < 0)
             break;
-        label = v->cp[rr__utf8_get(p)] & 0xffff;
+        label = v->cp[rr__utf8_get(p)];
         u = v->unit[base ^ label];
         if (rr__unit_label(u) != label)
             break;

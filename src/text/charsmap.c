@@ -115,3 +115,17 @@ int rr__charsmap_kind(const rr__charsmap *m, uint32_t c) {
     }
     return RR__CHARSMAP_MORE;
 }
+
+int rr__charsmap_any(const rr__charsmap *m, uint32_t c) {
+    uint8_t  key[4];
+    int      n = rr__utf8_put(key, c); /* the 64 differ in the last byte only */
+    uint32_t at = offset_of(m->unit[0]), u = 0;
+
+    for (int i = 0; i < n - 1; i++) {
+        if (!step(m, &at, key[i], &u))
+            return 0;
+        if (has_leaf(u))
+            return 1;
+    }
+    return 1;
+}

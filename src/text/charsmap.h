@@ -33,5 +33,7 @@ enum {
     RR__CHARSMAP_HIT   /* a replacement for c alone */
 };
 int rr__charsmap_kind(const rr__charsmap *m, uint32_t c);
+/* Whether a lookup can find anything for one of the 64 code points c, c + 1, ...; c % 64 == 0. */
+int rr__charsmap_any(const rr__charsmap *m, uint32_t c);
 
 #endif

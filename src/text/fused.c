@@ -78,7 +78,21 @@ static uint32_t entry(const rr__fused *f, const rr__vocab *v, uint32_t c, uint32
         return flags | SPACE;
     if (to == mark || rr__uc_props(to) & RR__UC_SPACE)
         return flags | SLOW;
-    return flags | (v->cp[to] & 0xffff);
+    return flags | v->cp[to];
+}
+
+/* Entries of 64 code points. Where there is nothing but labels, and mostly not even those, 0 for
+ * the rest spares the memory of the page. */
+static void fill(const rr__fused *f, const rr__vocab *v, uint32_t *cp, uint32_t c, uint32_t mark) {
+    enum { UNUSED = 0x50000 }; /* like all code points nobody has assigned */
+    int bare = rr__uc_stage1[c >> 7] == rr__uc_stage1[UNUSED >> 7] && mark >> 6 != c >> 6 &&
+               !rr__charsmap_any(f->charsmap, c);
+
+    for (uint32_t end = c + 64; c < end; c++)
+        if (!bare)
+            cp[c] = entry(f, v, c, mark);
+        else if (v->cp[c])
+            cp[c] = v->cp[c];
 }
 
 void rr__fused_init(rr__fused *f, const rr__norm *norm, size_t n_norm, const rr__pretok *pretok,
@@ -94,15 +108,9 @@ void rr__fused_init(rr__fused *f, const rr__norm *norm, size_t n_norm, const rr_
         return;
     f->charsmap = &norm[0].charsmap;
     f->mark = (uint16_t)v->cp[mark];
-    for (uint32_t c = 0; c < RR__N_CP; c++) {
-        uint32_t e;
-
-        if (c >= 0xd800 && c < 0xe000)
-            continue;
-        e = entry(f, v, c, mark);
-        if (e != DEAD) /* entries of the many unused code points are 0 and cost no memory */
-            cp[c] = e;
-    }
+    for (uint32_t c = 0; c < RR__N_CP; c += 64)
+        if (c < 0xd800 || c >= 0xe000)
+            fill(f, v, cp, c, mark);
     for (size_t i = 0; i < added->n; i++)
         if (added->token[i].content.len) /* checked by rr__added_build */
             cp[rr__utf8_get((const uint8_t *)added->token[i].content.ptr)] |= FIRST | SLOW;

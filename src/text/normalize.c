@@ -239,8 +239,7 @@ static void sort_marks(pending *q) {
     memcpy(q->m, q->sorted, q->n * sizeof *q->m);
 }
 
-/* The chars since the last starter, composed with it where asked. `first` is the held starter:
- * its entry goes out before the marks that stay. */
+/* The last starter, composed with what followed so far; it goes out before the marks that stay. */
 typedef struct composer {
     rewrite *w;
     pending *rest; /* marks that did not compose */

@@ -190,7 +190,7 @@ static void split_added(const rr__tokenizer *t, rr__parts *raw, rr__parts *out, 
     }
 }
 
-/* One part of text through the model; with spans, each token's range goes to range[]. */
+/* One part of text through the model. */
 static rr_status encode_part(const rr__tokenizer *t, const uint8_t *s, size_t n,
                              rr__scratch *scratch, rr__tokens *out, rr_error *err) {
     scratch->n_label = 0;

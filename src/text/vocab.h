@@ -22,7 +22,7 @@ typedef struct rr__vocab {
     double   *score;        /* [n] Unigram only, else NULL                           */
     uint64_t *unit;         /* [n_unit]                                              */
     uint32_t  n_unit, root; /* root: base of the root node                    */
-    uint32_t *cp;           /* [RR__N_CP] low 16 bits: label. High bits: see fused.h */
+    uint32_t *cp;           /* [RR__N_CP] label of each code point                    */
 } rr__vocab;
 
 /* A piece as a loader hands it over. Texts are not owned and must be valid UTF-8. */
@@ -50,7 +50,7 @@ static inline uint32_t rr__unit_id(uint64_t u) {
 
 /* The id of a text, -1 if it is no piece. */
 int32_t rr__vocab_find(const rr__vocab *v, const char *text, size_t len);
-/* The base of the node a text leads to, 0 if it is the prefix of no longer piece. */
+/* The base of the node a text leads to; 0 if it is the prefix of no longer piece. */
 int    rr__vocab_walk(const rr__vocab *v, const char *text, size_t len, uint32_t *base);
 rr_str rr__vocab_text(const rr__vocab *v, int32_t id);
 
