@@ -81,13 +81,13 @@ static uint32_t entry(const rr__fused *f, const rr__vocab *v, uint32_t c, uint32
     return flags | v->cp[to];
 }
 
-/* Entries of 64 code points. Where there is nothing but labels, and mostly not even those, 0 for
- * the rest spares the memory of the page. */
+/* Entries of 64 code points. Where characters neither attach nor are spaces, and no key begins with
+ * one, the labels are all there is to say, and those that are 0 spare the memory of their page. */
 static void fill(const rr__fused *f, const rr__vocab *v, uint32_t *cp, uint32_t c, uint32_t mark) {
-    enum { UNUSED = 0x50000 }; /* like all code points nobody has assigned */
-    int bare = rr__uc_stage1[c >> 7] == rr__uc_stage1[UNUSED >> 7] && mark >> 6 != c >> 6 &&
-               !rr__charsmap_any(f->charsmap, c);
+    int bare = mark >> 6 != c >> 6 && !rr__charsmap_any(f->charsmap, c);
 
+    for (uint32_t k = c; bare && k < c + 64; k++)
+        bare = !by_class(rr__uc_props(k)) && !(rr__uc_props(k) & RR__UC_SPACE);
     for (uint32_t end = c + 64; c < end; c++)
         if (!bare)
             cp[c] = entry(f, v, c, mark);

@@ -175,8 +175,10 @@ static char *copy_text(rr_str s) {
  * plain character x. */
 static rr_status set_replace(rr__norm *step, const component *c, const char *name, rr_error *err) {
     rr_str         pattern = c->string;
-    const uint8_t *p = (const uint8_t *)c->content.ptr, *end = p + c->content.len;
+    const uint8_t *p = (const uint8_t *)c->content.ptr, *end;
 
+    if (!p)
+        return rr__fail(err, RR_E_FORMAT, "%s: Replace without content", name);
     if (c->regex.len) {
         size_t x = (size_t)rr__utf8_len((uint8_t)c->regex.ptr[0]);
         rr_str rest;
@@ -195,6 +197,7 @@ static rr_status set_replace(rr__norm *step, const component *c, const char *nam
     }
     if (pattern.len == 0)
         return rr__fail(err, RR_E_UNSUPPORTED, "%s: Replace of nothing", name);
+    end = p + c->content.len;
     for (int k; p < end; p += k)
         if ((k = rr__utf8_check(p, end)) < 0)
             return rr__fail(err, RR_E_FORMAT, "%s: Replace with text that is not UTF-8", name);
