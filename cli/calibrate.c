@@ -122,26 +122,13 @@ static rr_status finish(calibrate *c, const rr__model *m, const rr__quant_opts *
 }
 
 static rr_status run(calibrate *c, const rr__quant_opts *o, rr_error *err) {
-    const char *dir = cli_model_dir(&c->common);
     int32_t    max_tokens = c->common.max_batch_tokens ? (int32_t)c->common.max_batch_tokens : 4096;
     rr__model *m = NULL;
     rr__tokenizer *t = NULL;
     watch          w = {.model = NULL};
     watch_pairs    pairs = {.n = 0};
-    rr__pair_opts  policy = {.max_query = (int32_t)c->common.max_query};
-    rr_engine_opts e;
-    rr_status      s = rr__model_open(dir, &m, err);
+    rr_status      s = watch_load(&c->common, c->pairs, (int32_t)c->n, &m, &t, &pairs, err);
 
-    cli_engine_opts(&c->common, &e);
-    if (!s)
-        s = rr__tokenizer_open(dir, &t, err);
-    if (!s) {
-        policy.max_length = e.max_length ? e.max_length : 512;
-        policy.max_length = policy.max_length < m->max_length ? policy.max_length : m->max_length;
-        policy.truncation = e.truncation;
-        policy.side = e.side;
-        s = watch_read(&pairs, t, c->pairs, &policy, (int32_t)c->n, err);
-    }
     max_tokens = pairs.max_len > max_tokens ? pairs.max_len : max_tokens;
     if (!s)
         s = watch_open(&w, m, c->common.backend, &c->common, max_tokens, pairs.n, err);

@@ -202,25 +202,12 @@ static rr_status write_ids(const comparison *c, rr_error *err) {
 }
 
 static rr_status run(comparison *c, rr_error *err) {
-    const char    *dir = cli_model_dir(&c->common);
     rr__model     *m = NULL;
     rr__tokenizer *t = NULL;
     watch_pairs    pairs = {.n = 0};
-    rr__pair_opts  o = {.max_query = (int32_t)c->common.max_query};
-    rr_engine_opts policy;
     int32_t       *cu = NULL;
-    rr_status      s = rr__model_open(dir, &m, err);
+    rr_status      s = watch_load(&c->common, c->pairs, (int32_t)c->n_pairs, &m, &t, &pairs, err);
 
-    cli_engine_opts(&c->common, &policy);
-    if (!s)
-        s = rr__tokenizer_open(dir, &t, err);
-    if (!s) {
-        o.max_length = policy.max_length ? policy.max_length : 512;
-        o.max_length = o.max_length < m->max_length ? o.max_length : m->max_length;
-        o.truncation = policy.truncation;
-        o.side = policy.side;
-        s = watch_read(&pairs, t, c->pairs, &o, (int32_t)c->n_pairs, err);
-    }
     if (!s && !(cu = malloc(((size_t)pairs.n + 1) * sizeof *cu)))
         s = rr__fail(err, RR_E_NOMEM, "%d pairs", (int)pairs.n);
     if (!s) {

@@ -44,8 +44,9 @@ static rr_status add(watch_pairs *p, const rr__tokenizer *t, rr_str query, rr_st
     return RR_OK;
 }
 
-rr_status watch_read(watch_pairs *p, const rr__tokenizer *t, const char *path,
-                     const rr__pair_opts *o, int32_t limit, rr_error *err) {
+/* At most limit lines of path as sequences. */
+static rr_status read_pairs(watch_pairs *p, const rr__tokenizer *t, const char *path,
+                            const rr__pair_opts *o, int32_t limit, rr_error *err) {
     cli_lines l;
     rr_str    line;
     rr__arena arena = {0};
@@ -78,6 +79,27 @@ rr_status watch_read(watch_pairs *p, const rr__tokenizer *t, const char *path,
     cli_lines_close(&l);
     if (s)
         watch_pairs_free(p);
+    return s;
+}
+
+rr_status watch_load(const cli_common *c, const char *path, int32_t limit, rr__model **m,
+                     rr__tokenizer **t, watch_pairs *p, rr_error *err) {
+    const char    *dir = cli_model_dir(c);
+    rr_engine_opts policy;
+    rr_status      s = rr__model_open(dir, m, err);
+
+    cli_engine_opts(c, &policy);
+    if (!s)
+        s = rr__tokenizer_open(dir, t, err);
+    if (!s) {
+        int32_t       most = policy.max_length ? policy.max_length : 512;
+        rr__pair_opts o = {.max_length = most < (*m)->max_length ? most : (*m)->max_length,
+                           .max_query = (int32_t)c->max_query,
+                           .truncation = policy.truncation,
+                           .side = policy.side};
+
+        s = read_pairs(p, *t, path, &o, limit, err);
+    }
     return s;
 }
 

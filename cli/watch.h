@@ -24,9 +24,10 @@ typedef struct watch {
     char               label[32]; /* "cpu:int8" */
 } watch;
 
-/* Read at most limit {"query", "document"} lines of path ("-" is standard input). */
-rr_status watch_read(watch_pairs *p, const rr__tokenizer *t, const char *path,
-                     const rr__pair_opts *o, int32_t limit, rr_error *err);
+/* Model, tokenizer and at most limit {"query", "document"} lines of path ("-" is standard input) as the common flags say. On failure what was opened stays in *m and *t
+ * for the caller's own cleanup; both start as NULL. */
+rr_status watch_load(const cli_common *c, const char *path, int32_t limit, rr__model **m,
+                     rr__tokenizer **t, watch_pairs *p, rr_error *err);
 void      watch_pairs_free(watch_pairs *p);
 
 /* A view of sequences [first, first + n), at most max_tokens of them (at least one sequence).
