@@ -3,14 +3,13 @@
 #include "options.h"
 
 #ifdef RR_WITH_ONNX
+#include "lines.h"
 #include "onnx_export.h"
 
 #include "quant/quant.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char summary[] =
     "Writes the model as ONNX. Inputs input_ids, attention_mask (token_type_ids for BERT): int64\n"
@@ -38,11 +37,9 @@ static rr_status set_precision(const char *want, rr__onnx_opts *o, rr_error *err
                     want);
 }
 
-/* Bytes of weights written, on a line of its own; once through, it is wiped. */
 static void progress(void *user, uint64_t done, uint64_t total) {
     (void)user;
-    fprintf(stderr, "\rexporting %5.1f %% of %.1f MB%s", 100.0 * (double)done / (double)total,
-            (double)total / 1e6, done == total ? "\r\033[K" : "");
+    cli_progress("exporting", done, total, done == total);
 }
 
 /* The calibration's products as the exporter wants them; malloc'd. */
@@ -78,7 +75,7 @@ rr_status cli_onnx_export(const char *dir, const char *path, const char *precisi
     if (!s && hash)
         rr__model_hash(m, hash);
     if (!s)
-        s = rr__onnx_export(m, &o, path, isatty(2) ? progress : NULL, NULL, err);
+        s = rr__onnx_export(m, &o, path, progress, NULL, err);
     free(scale);
     rr__calibration_free(cal);
     rr__model_close(m);
