@@ -1,5 +1,5 @@
 # detect.mk - what this machine has; sets WITH_*, LIB_LIBS, CLI_LIBS, MODULES and prints a report.
-have_header = $(shell printf '\#include <$(1)>\n' | $(CC) -E $(2) - >/dev/null 2>&1 && echo 1)
+have_header = $(shell $(CC) $(2) -include $(1) -E -x c /dev/null >/dev/null 2>&1 && echo 1)
 
 # cpu backend: its kernels are x86-64 only; which of them run is decided at run time
 WITH_CPU := $(if $(filter x86_64-%,$(shell $(CC) -dumpmachine)),1)
