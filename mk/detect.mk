@@ -36,7 +36,7 @@ MODULES   := $(if $(WITH_CUDA),$(BUILD)/librerank-cuda.so) $(if $(WITH_TRT),$(BU
 mark = $(if $(1),✓,✗)
 report:
 	@echo "$(call mark,1) $(shell $(CC) --version | head -n 1)"
-	@echo "$(call mark,$(WITH_CPU)) cpu backend    $(if $(WITH_CPU),AVX2 | AVX-512 | AVX-512 BF16 and VNNI; picked at run time,x86-64 only)"
+	@echo "$(call mark,$(WITH_CPU)) cpu backend    $(if $(WITH_CPU),AVX2 | AVX-512 | AVX-512 BF16 and VNNI | AMX; picked at run time,x86-64 only)"
 	@echo "$(call mark,$(WITH_CUDA)) cuda backend   $(if $(WITH_CUDA),$(NVCC),needs nvcc of the CUDA toolkit on PATH)"
 	@echo "$(call mark,$(WITH_TRT)) TensorRT       $(if $(WITH_TRT),headers in $(TRT_INCLUDE),needs its headers: TRT=/path)"
 	@echo "$(call mark,$(WITH_ONNX)) ONNX           $(if $(WITH_ONNX),protobuf-c,needs libprotobuf-c-dev and protobuf-c-compiler: make setup)"

@@ -3,6 +3,7 @@ AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vecto
 CFLAGS_kernels_avx2        := -mavx2 -mfma -mf16c
 CFLAGS_kernels_avx512      := $(AVX512)
 CFLAGS_kernels_avx512_bf16 := $(AVX512) -mavx512vnni -mavx512bf16
+CFLAGS_kernels_amx         := $(CFLAGS_kernels_avx512_bf16) -mamx-tile -mamx-bf16 -mamx-int8
 
 ifneq ($(WITH_CPU),)
 $(BUILD)/bench/cpu_engine: bench/cpu_engine.c $(BUILD)/librerank.a

@@ -7,7 +7,7 @@
 
 extern const rr__backend rr__backend_cpu;
 
-static const char *const isas[] = {"avx2", "avx512", "avx512_bf16"};
+static const char *const isas[] = {"avx2", "avx512", "avx512_bf16", "amx"};
 enum { N_ISA = sizeof isas / sizeof *isas };
 
 typedef struct watch {

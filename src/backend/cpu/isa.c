@@ -1,6 +1,7 @@
 /* isa.c - which kernels run on this machine; see kernels.h.
  *
- * RR_CPU_ISA=avx2|avx512|avx512_bf16 takes a lesser table, for tests and comparisons. */
+ * RR_CPU_ISA=avx2|avx512|avx512_bf16|amx takes that table, for tests and comparisons. */
+#define _GNU_SOURCE /* syscall */
 #include "backend/cpu/kernels.h"
 
 #include "base/error.h"
@@ -8,6 +9,8 @@
 #include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static int has_avx2(void) {
     unsigned a, b, c, d;
@@ -26,22 +29,35 @@ static int has_avx512_bf16(void) {
            __builtin_cpu_supports("avx512bf16");
 }
 
+/* CPUID.(7,0).EDX says what the processor has. Linux saves tile registers, 8 KB a thread, only for
+ * a process that asked (arch_prctl ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA; 5.16 and later). */
+static int has_amx(void) {
+    enum { BF16 = 1 << 22, TILES = 1 << 24, INT8 = 1 << 25, REQUEST = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+
+    return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           (d & (BF16 | TILES | INT8)) == (BF16 | TILES | INT8) &&
+           syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+
 const rr__kernels *rr__kernels_pick(rr_error *err) {
     static const struct {
         const rr__kernels *table;
         int (*runs)(void);
-    } all[] = {{&rr__kernels_avx512_bf16, has_avx512_bf16},
+    } all[] = {{&rr__kernels_amx, has_amx},
+               {&rr__kernels_avx512_bf16, has_avx512_bf16},
                {&rr__kernels_avx512, has_avx512},
                {&rr__kernels_avx2, has_avx2}};
     const char *want = getenv("RR_CPU_ISA");
 
     __builtin_cpu_init();
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i].runs() && (!want || !*want || strcmp(want, all[i].table->name) == 0))
+        if ((!want || !*want || strcmp(want, all[i].table->name) == 0) && all[i].runs())
             return all[i].table;
     if (want && *want)
         rr__fail(err, RR_E_UNSUPPORTED,
-                 "RR_CPU_ISA=%s: not known, or not on this machine (avx2, avx512, avx512_bf16)",
+                 "RR_CPU_ISA=%s: not known, or not on this machine (avx2, avx512, "
+                 "avx512_bf16, amx)",
                  want);
     else
         rr__fail(err, RR_E_UNSUPPORTED, "the cpu backend needs AVX2, FMA and F16C; use ref");

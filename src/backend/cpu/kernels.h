@@ -1,7 +1,7 @@
 /* kernels.h - the inner loops of the cpu backend, one table for each instruction set.
  *
- * kernels_body.h holds the code once; kernels_avx2.c, kernels_avx512.c and kernels_avx512_bf16.c
- * compile it with their own flags; isa.c picks a table for the machine it runs on.
+ * kernels_body.h holds the code once; kernels_avx2.c, kernels_avx512.c, kernels_avx512_bf16.c and
+ * kernels_amx.c compile it with their own flags; isa.c picks a table for the machine it runs on.
  *
  * A GEMM reads its operands in units of 32 bits: one fp32, two bf16, four int8 (or two where the
  * machine has no int8 dot product and int8 values travel as int16). The sum over k runs in one fixed
@@ -59,7 +59,7 @@ typedef struct rr__head {
 
 typedef struct rr__kernels {
     const char *name;
-    int32_t     mr, nr;  /* a block of C kept in registers            */
+    int32_t     mr, nr;  /* a block of C, kept in registers           */
     int32_t     q_bytes; /* of a quantised activation: 1 or 2         */
     rr__kind    half;    /* of bf16 work: fp32 where no instruction multiplies bf16 */
 
@@ -81,6 +81,7 @@ typedef struct rr__kernels {
 const rr__kernels *rr__kernels_pick(rr_error *err);
 /* 32-bit units in k elements of a kind. */
 int32_t                  rr__units(const rr__kernels *kx, rr__kind kind, int32_t k);
-extern const rr__kernels rr__kernels_avx2, rr__kernels_avx512, rr__kernels_avx512_bf16;
+extern const rr__kernels rr__kernels_avx2, rr__kernels_avx512, rr__kernels_avx512_bf16,
+    rr__kernels_amx;
 
 #endif

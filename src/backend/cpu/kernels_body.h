@@ -3,7 +3,8 @@
  *
  * The one inner loop: a block of MR rows x NR = 2 VL columns of C stays in registers while k runs;
  * each step loads two vectors of the packed panel and broadcasts one unit of each row. Loads stay
- * below the two a cycle that the core can do, so multiplying is what takes the time. The same loop
+ * below the two a cycle that the core can do, so multiplying is what takes the time. With AMX, tile
+ * registers take the block's place for bf16 and int8 (tiles.h). The same block
  * makes Q K^T and P V of attention, with keys and values packed on the fly. */
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/vec.h"
@@ -83,10 +84,8 @@ INLINE vi broadcast(const char *p) {
     }                                                                                              \
     static void rows_##KIND(int rows, int32_t units, const uint32_t *a, size_t lda,                \
                             const uint32_t *b, uint32_t *c, size_t ldc) {                          \
-        if (rows == MR) {                                                                          \
+        for (; rows >= MR; rows -= MR, a += MR * lda, c += MR * ldc)                               \
             block_##KIND(MR, units, a, lda, b, c, ldc);                                            \
-            return;                                                                                \
-        }                                                                                          \
         for (; rows >= 4; rows -= 4, a += 4 * lda, c += 4 * ldc)                                   \
             block_##KIND(4, units, a, lda, b, c, ldc);                                             \
         for (; rows > 0; rows--, a += lda, c += ldc)                                               \
@@ -94,10 +93,20 @@ INLINE vi broadcast(const char *p) {
     }
 #define AS_IS(x) (x)
 BLOCK(f32, vf, vf_set(0), vf_bits)
+#ifdef __AMX_TILE__
+#include "backend/cpu/tiles.h"
+enum { ROWS = 2 * TILE }; /* of C in one go; fp32 takes them MR at a time */
+#else
+enum { ROWS = MR };
 #ifdef __AVX512BF16__
 BLOCK(bf16, vf, vf_set(0), vf_bits)
 #endif
 BLOCK(i8, vi, VI(set1, 0), AS_IS)
+static inline void tiles_begin(void) {
+}
+static inline void tiles_end(void) {
+}
+#endif
 
 static void block(rr__kind kind, int rows, int32_t units, const uint32_t *a, size_t lda,
                   const uint32_t *b, uint32_t *c, size_t ldc) {
@@ -158,18 +167,20 @@ static void finish_panel(const rr__packed *w, int32_t j, const uint32_t *c, size
 
 static void gemm(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
                  int32_t rows, const rr__dest *o) {
-    _Alignas(64) uint32_t c[MR * NR];
+    _Alignas(64) uint32_t c[ROWS * NR];
 
+    tiles_begin();
     for (int32_t j = 0; j < w->panels; j++) {
         const uint32_t *b = w->w + (size_t)j * (size_t)w->units * NR;
 
-        for (int32_t r = 0; r < rows; r += MR) {
-            int32_t m = rows - r < MR ? rows - r : MR;
+        for (int32_t r = 0; r < rows; r += ROWS) {
+            int32_t m = rows - r < ROWS ? rows - r : ROWS;
 
             block(w->kind, m, w->units, a + (size_t)r * lda, lda, b, c, NR);
             finish_panel(w, j * NR, c, NR, note, r, m, o);
         }
     }
+    tiles_end();
 }
 
 /* ---- rows ------------------------------------------------------------------ */
@@ -397,13 +408,14 @@ static void attend(const rr__head *h) {
     const int32_t         n_pad = (h->n + NR - 1) / NR * NR, ku = h->width / per, vu = n_pad / per;
     const size_t          lds = (size_t)n_pad + 16; /* rows must not fall on one cache set */
     const float           scale = 1.0f / sqrtf((float)h->width);
-    float                 inv[MR];
-    _Alignas(64) uint32_t c[MR * NR];
+    float                 inv[ROWS];
+    _Alignas(64) uint32_t c[ROWS * NR];
 
     pack_keys(h, ku, n_pad);
     pack_values(h, vu);
-    for (int32_t q = 0; q < h->n_q; q += MR) {
-        const int32_t   m = h->n_q - q < MR ? h->n_q - q : MR;
+    tiles_begin();
+    for (int32_t q = 0; q < h->n_q; q += ROWS) {
+        const int32_t   m = h->n_q - q < ROWS ? h->n_q - q : ROWS;
         const uint32_t *qp = (const uint32_t *)h->q + (size_t)q * (h->ld_q / (size_t)per);
 
         for (int32_t j = 0; j < n_pad; j += NR)
@@ -427,11 +439,12 @@ static void attend(const rr__head *h) {
                 }
         }
     }
+    tiles_end();
 }
 
 const rr__kernels KERNELS = {
     .name = ISA,
-    .mr = MR,
+    .mr = ROWS,
     .nr = NR,
     .q_bytes = Q_BYTES,
     .half = HALF,
