@@ -11,8 +11,15 @@ $(BUILD)/bench/cpu_engine: bench/cpu_engine.c $(BUILD)/librerank.a
 	@echo "  cc    $<"
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/librerank.a $(LIB_LIBS) $(LDLIBS)
 
+# The yardstick, where the wheels onednn-cpu-gomp and onednn-devel-cpu-gomp are in PYENV.
+$(BUILD)/bench/onednn_rate: bench/onednn_rate.c $(BUILD)/librerank.a
+	@mkdir -p $(@D)
+	@echo "  cc    $<"
+	@$(CC) $(CPPFLAGS) -I$(PYENV)/include $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/librerank.a $(LDLIBS) \
+	    -L$(PYENV)/lib -Wl,-rpath,$(abspath $(PYENV)/lib) -ldnnl
+
 ## make bench-cpu       the cpu backend beside torch, ONNX Runtime and OpenVINO (needs them in PYENV)
-bench-cpu: all $(BUILD)/bench/cpu_engine
+bench-cpu: all $(BUILD)/bench/cpu_engine $(if $(wildcard $(PYENV)/include/dnnl.h),$(BUILD)/bench/onednn_rate)
 	@BUILD=$(BUILD) $(PYENV)/bin/python bench/cpu.py $(BENCH_ARGS)
 .PHONY: bench-cpu
 endif

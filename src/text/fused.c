@@ -81,13 +81,20 @@ static uint32_t entry(const rr__fused *f, const rr__vocab *v, uint32_t c, uint32
     return flags | v->cp[to];
 }
 
-/* Entries of 64 code points. Where characters neither attach nor are spaces, and no key begins with
- * one, the labels are all there is to say, and those that are 0 spare the memory of their page. */
-static void fill(const rr__fused *f, const rr__vocab *v, uint32_t *cp, uint32_t c, uint32_t mark) {
-    int bare = mark >> 6 != c >> 6 && !rr__charsmap_any(f->charsmap, c);
+/* None of the 128 code points from c attaches, or is a space. */
+static int is_plain(uint32_t c) {
+    for (uint32_t end = c + 128; c < end; c++)
+        if (by_class(rr__uc_props(c)) || rr__uc_props(c) & RR__UC_SPACE)
+            return 0;
+    return 1;
+}
 
-    for (uint32_t k = c; bare && k < c + 64; k++)
-        bare = !by_class(rr__uc_props(k)) && !(rr__uc_props(k) & RR__UC_SPACE);
+/* Entries of 64 code points. Where characters are plain and no key begins with one, the labels are
+ * all there is to say, and those that are 0 spare the memory of their page. */
+static void fill(const rr__fused *f, const rr__vocab *v, uint32_t *cp, uint32_t c, uint32_t mark,
+                 int plain) {
+    const int bare = plain && mark >> 6 != c >> 6 && !rr__charsmap_any(f->charsmap, c);
+
     for (uint32_t end = c + 64; c < end; c++)
         if (!bare)
             cp[c] = entry(f, v, c, mark);
@@ -98,6 +105,7 @@ static void fill(const rr__fused *f, const rr__vocab *v, uint32_t *cp, uint32_t 
 void rr__fused_init(rr__fused *f, const rr__norm *norm, size_t n_norm, const rr__pretok *pretok,
                     size_t n_pretok, const rr__vocab *v, const rr__added *added) {
     uint32_t mark, *cp;
+    int      plain = 0;
 
     f->cp = NULL;
     if (!suits(norm, n_norm, pretok, n_pretok, added))
@@ -108,9 +116,13 @@ void rr__fused_init(rr__fused *f, const rr__norm *norm, size_t n_norm, const rr_
         return;
     f->charsmap = &norm[0].charsmap;
     f->mark = (uint16_t)v->cp[mark];
-    for (uint32_t c = 0; c < RR__N_CP; c += 64)
+    for (uint32_t c = 0; c < RR__N_CP; c += 64) {
+        /* Blocks with one index have one answer, and most follow their like. */
+        if (c == 0 || (c % 128 == 0 && rr__uc_stage1[c >> 7] != rr__uc_stage1[(c >> 7) - 1]))
+            plain = is_plain(c);
         if (c < 0xd800 || c >= 0xe000)
-            fill(f, v, cp, c, mark);
+            fill(f, v, cp, c, mark, plain);
+    }
     for (size_t i = 0; i < added->n; i++)
         if (added->token[i].content.len) /* checked by rr__added_build */
             cp[rr__utf8_get((const uint8_t *)added->token[i].content.ptr)] |= FIRST | SLOW;
