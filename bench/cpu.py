@@ -94,8 +94,11 @@ def of_torch(args, seqs):
 
 
 def onnx_file(args):
+    """By PyTorch's exporter; past its 2 GiB by ours."""
     import torch
     path = WORK / f"{Path(args.model).name}.onnx"
+    if not path.exists() and (Path(args.model) / "model.safetensors").stat().st_size > 2**31:
+        subprocess.run([BUILD / "rerank", "export", "-m", args.model, "-o", path, "--opset", "17"], check=True)
     if not path.exists():
         ids = torch.ones(2, 16, dtype=torch.long) * 7
         model = torch_model(args)
@@ -111,7 +114,8 @@ def of_ort(args, seqs):
     from onnxruntime.quantization import quantize_dynamic
     small = WORK / f"{Path(args.model).name}.int8.onnx"
     if not small.exists():
-        quantize_dynamic(onnx_file(args), small, per_channel=True)
+        quantize_dynamic(onnx_file(args), small, per_channel=True,
+                         use_external_data_format=onnx_file(args).with_suffix(".onnx.data").exists())
     for precision, path in (("fp32", onnx_file(args)), ("int8", small)):
         opts = ort.SessionOptions()
         opts.intra_op_num_threads = args.threads
