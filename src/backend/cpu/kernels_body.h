@@ -57,11 +57,18 @@ INLINE vi broadcast(const char *p) {
     return VI(set1, unit);
 }
 
+/* While it multiplies, a block asks for memory that a later one needs, a cache line a unit: the
+ * weights of a large model come from memory, a panel at a time. */
+enum { LINE = 16 }; /* units */
+INLINE void prefetch(const uint32_t *p) {
+    _mm_prefetch((const char *)p, _MM_HINT_T1);
+}
+
 /* c [rows, ldc] = sum over units; rows is a constant wherever this is inlined. Row pointers are
  * kept for every third row only: x86 addresses reach the two between. */
 #define BLOCK(KIND, ACC, ZERO, TO_BITS)                                                            \
     INLINE void block_##KIND(const int rows, int32_t units, const uint32_t *a, size_t lda,         \
-                             const uint32_t *b, uint32_t *c, size_t ldc) {                         \
+                             const uint32_t *b, uint32_t *c, size_t ldc, const uint32_t *ahead) {  \
         const size_t ld = lda * 4;                                                                 \
         const char  *p[(MR + 2) / 3];                                                              \
         ACC          acc[MR][2];                                                                   \
@@ -71,6 +78,7 @@ INLINE vi broadcast(const char *p) {
         for (int32_t u = 0; u < units; u++) {                                                      \
             vi b0 = vi_load(b), b1 = vi_load(b + VL);                                              \
             b += NR;                                                                               \
+            prefetch(ahead + (size_t)u * LINE);                                                    \
             _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++) {                              \
                 vi x = broadcast(p[i / 3] + (size_t)(i % 3) * ld + 4 * (size_t)u);                 \
                 acc[i][0] = step_##KIND(acc[i][0], x, b0);                                         \
@@ -83,13 +91,13 @@ INLINE vi broadcast(const char *p) {
         }                                                                                          \
     }                                                                                              \
     static void rows_##KIND(int rows, int32_t units, const uint32_t *a, size_t lda,                \
-                            const uint32_t *b, uint32_t *c, size_t ldc) {                          \
+                            const uint32_t *b, uint32_t *c, size_t ldc, const uint32_t *ahead) {   \
         for (; rows >= MR; rows -= MR, a += MR * lda, c += MR * ldc)                               \
-            block_##KIND(MR, units, a, lda, b, c, ldc);                                            \
+            block_##KIND(MR, units, a, lda, b, c, ldc, ahead);                                     \
         for (; rows >= 4; rows -= 4, a += 4 * lda, c += 4 * ldc)                                   \
-            block_##KIND(4, units, a, lda, b, c, ldc);                                             \
+            block_##KIND(4, units, a, lda, b, c, ldc, ahead);                                      \
         for (; rows > 0; rows--, a += lda, c += ldc)                                               \
-            block_##KIND(1, units, a, lda, b, c, ldc);                                             \
+            block_##KIND(1, units, a, lda, b, c, ldc, ahead);                                      \
     }
 #define AS_IS(x) (x)
 BLOCK(f32, vf, vf_set(0), vf_bits)
@@ -109,18 +117,18 @@ static inline void tiles_end(void) {
 #endif
 
 static void block(rr__kind kind, int rows, int32_t units, const uint32_t *a, size_t lda,
-                  const uint32_t *b, uint32_t *c, size_t ldc) {
+                  const uint32_t *b, uint32_t *c, size_t ldc, const uint32_t *ahead) {
     switch (kind) {
     case RR__K_F32:
-        rows_f32(rows, units, a, lda, b, c, ldc);
+        rows_f32(rows, units, a, lda, b, c, ldc, ahead);
         break;
 #ifdef __AVX512BF16__
     case RR__K_BF16:
-        rows_bf16(rows, units, a, lda, b, c, ldc);
+        rows_bf16(rows, units, a, lda, b, c, ldc, ahead);
         break;
 #endif
     default:
-        rows_i8(rows, units, a, lda, b, c, ldc);
+        rows_i8(rows, units, a, lda, b, c, ldc, ahead);
     }
 }
 
@@ -176,7 +184,13 @@ static void gemm(const rr__packed *w, const uint32_t *a, size_t lda, const rr__n
         for (int32_t r = 0; r < rows; r += ROWS) {
             int32_t m = rows - r < ROWS ? rows - r : ROWS;
 
-            block(w->kind, m, w->units, a + (size_t)r * lda, lda, b, c, NR);
+            const uint32_t *ahead = b;
+
+            if (j + 1 < w->panels && r == ROWS) /* the first block waits for this panel itself */
+                ahead = b + (size_t)w->units * NR;
+            else if (j + 1 < w->panels && r == 2 * ROWS)
+                ahead = b + (size_t)w->units * (NR + LINE);
+            block(w->kind, m, w->units, a + (size_t)r * lda, lda, b, c, NR, ahead);
             finish_panel(w, j * NR, c, NR, note, r, m, o);
         }
     }
@@ -420,12 +434,12 @@ static void attend(const rr__head *h) {
 
         for (int32_t j = 0; j < n_pad; j += NR)
             block(kind, m, ku, qp, h->ld_q / (size_t)per, h->kp + (size_t)j * (size_t)ku,
-                  (uint32_t *)h->scores + j, lds);
+                  (uint32_t *)h->scores + j, lds, h->kp + (size_t)j * (size_t)ku);
         for (int32_t r = 0; r < m; r++)
             inv[r] = 1.0f / softmax_row(h->scores + (size_t)r * lds, h->n, n_pad, scale, h->bf16);
         for (int32_t j = 0; j < h->width; j += NR) {
             block(kind, m, vu, (const uint32_t *)h->scores, lds, h->vp + (size_t)j * (size_t)vu, c,
-                  NR);
+                  NR, h->vp + (size_t)j * (size_t)vu);
             for (int32_t r = 0; r < m; r++)
                 for (int32_t i = 0; i < NR && j + i < h->width; i += VL) {
                     vf     o = vi_as_vf(vi_load(c + r * NR + i));

@@ -52,7 +52,7 @@ static inline tile_at tile_of(const uint32_t *p, size_t ld, int rows, int32_t un
 /* c [rows up to the next 16, 32] = sum over units, for up to 32 rows; c has room for whole tiles. */
 #define TILES(KIND, DP)                                                                            \
     static void rows_##KIND(int rows, int32_t units, const uint32_t *a, size_t lda,                \
-                            const uint32_t *b, uint32_t *c, size_t ldc) {                          \
+                            const uint32_t *b, uint32_t *c, size_t ldc, const uint32_t *ahead) {   \
         _Alignas(64) uint32_t copy[4][TILE * TILE];                                                \
         _tile_zero(0);                                                                             \
         _tile_zero(1);                                                                             \
@@ -60,6 +60,8 @@ static inline tile_at tile_of(const uint32_t *p, size_t ld, int rows, int32_t un
         _tile_zero(3);                                                                             \
         for (int32_t u = 0; u < units; u += TILE) {                                                \
             const int32_t left = units - u;                                                        \
+            for (int32_t i = u; i < units && i < u + TILE; i++)                                    \
+                prefetch(ahead + (size_t)i * LINE);                                                \
             const tile_at a0 = tile_of(a + u, lda, rows, left, copy[0]);                           \
             const tile_at b0 = tile_of(b + u * 2 * TILE, 2 * TILE, left, TILE, copy[1]);           \
             const tile_at b1 = tile_of(b + u * 2 * TILE + TILE, 2 * TILE, left, TILE, copy[2]);    \
