@@ -3,6 +3,7 @@
 
     python tools/oracle.py mini     tests/data/mini-truth.safetensors.xz
     python tools/oracle.py tiny     tests/data/tiny-xlmr.tar.xz, tests/data/tiny-bert.tar.xz
+    python tools/oracle.py long     tests/data/tiny-long.tar.xz: sequences up to 8,192 tokens
 
 Run by developers when a model or a test set changes; the tests only read what it wrote. A truth
 file holds sequences end to end and what Hugging Face's fp32 eager forward pass makes of them:
@@ -187,12 +188,31 @@ def tiny(name, config, model_class, make_tokenizer, dtype, seed):
             segs.append(types.count(0) if config.model_type == "bert" else len(ids))
         seqs += [[seqs[0][0]], [5, config.pad_token_id, 7, config.pad_token_id, config.pad_token_id, 9]]
         segs += [1, 3 if config.model_type == "bert" else 6]
-        t = truth(model, seqs, segs, 2)
-        report(name, t)
-        save_file(t, folder / "truth.safetensors")
-        with tarfile.open(DATA / f"{name}.tar.xz", "w:xz", preset=9) as tar:
-            for path in sorted(folder.iterdir()):
-                tar.add(path, path.name, filter=plain)
+        pack(name, folder, truth(model, seqs, segs, 2))
+
+
+def long():
+    """bge-reranker-v2-m3's longest window on a model so small that every backend can afford it; no tokenizer."""
+    config = transformers.XLMRobertaConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=8194, type_vocab_size=1, layer_norm_eps=1e-5, num_labels=1,
+        attn_implementation="eager")
+    with tempfile.TemporaryDirectory() as folder:
+        model = transformers.XLMRobertaForSequenceClassification(config)
+        shake(model, 17)
+        model = model.to(torch.float16)
+        model.save_pretrained(folder)
+        rng = random.Random(17)
+        seqs = [[0] + [rng.randrange(4, 64) for _ in range(n - 2)] + [2] for n in (9, 700, 4097, 8192)]
+        pack("tiny-long", Path(folder), truth(model, seqs, [len(s) for s in seqs], 1, lambda _: False))
+
+
+def pack(name, folder, t):
+    report(name, t)
+    save_file(t, folder / "truth.safetensors")
+    with tarfile.open(DATA / f"{name}.tar.xz", "w:xz", preset=9) as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name, filter=plain)
 
 
 def plain(info):
@@ -204,9 +224,11 @@ def plain(info):
 
 
 def main():
-    what = sys.argv[1:] or ["mini", "tiny"]
+    what = sys.argv[1:] or ["mini", "tiny", "long"]
     if "mini" in what:
         mini()
+    if "long" in what:
+        long()
     if "tiny" in what:
         sizes = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_labels=1)
         tiny("tiny-xlmr", transformers.XLMRobertaConfig(

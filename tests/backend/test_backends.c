@@ -107,6 +107,10 @@ Test(backends, agree_with_hf_on_tiny_models) {
     all_agree("tests/data/tiny-bert", "tests/data/tiny-bert/truth.safetensors", 64, 64);
 }
 
+Test(backends, agree_with_hf_on_8192_tokens) {
+    all_agree("tests/data/tiny-long", "tests/data/tiny-long/truth.safetensors", 4, 4);
+}
+
 Test(backends, agree_with_hf_on_24x1024, .timeout = 1800) {
     const char *dir = getenv("RR_HF_DIR");
     char        path[4096];
