@@ -5,6 +5,7 @@
  *     build/bench/sched knobs    > knobs.csv         one parameter of the policy at a time
  *     build/bench/sched giant    > giant.csv         a 10-document request behind a 10,000 one
  *     build/bench/sched fleet    > fleet.csv         1 to 1,000 replicas behind a balancer
+ *     build/bench/sched equal    > equal.csv         requests exactly alike: how p99 grows with load
  *     build/bench/sched policies cpu 300 25 0.004    another device (bench/sched_cost finds a, b, c)
  *
  * A device takes a + b * tokens + c * sum(len^2) us for a batch, give or take 5 %, and HAND_US more
@@ -61,6 +62,7 @@ typedef struct traffic {
     int32_t     least, most, giant_every;
     int         bursty; /* 100 ms at three times the rate, 200 ms of silence, on average */
     int32_t     bunch;  /* so many come together, within a millisecond or so; 0 = alone  */
+    int32_t     alike;  /* every document has so many tokens; 0 = as above               */
 } traffic;
 
 typedef struct request {
@@ -76,7 +78,7 @@ static int32_t draw_docs(const traffic *t) {
     return (int32_t)(t->least * pow((t->most + 1.0) / t->least, uniform()));
 }
 
-static request *draw_request(int32_t n) {
+static request *draw_request(int32_t n, int32_t alike) {
     request *r = calloc(1, sizeof *r);
     int32_t *cu = malloc(((size_t)n + 1) * sizeof *cu);
 
@@ -84,7 +86,7 @@ static request *draw_request(int32_t n) {
     for (int32_t i = 0; i < n; i++) {
         double len = exp(log(180) - 0.18 + 0.6 * normal());
 
-        cu[i + 1] = cu[i] + (len < 12 ? 12 : len > 512 ? 512 : (int32_t)len);
+        cu[i + 1] = cu[i] + (alike ? alike : len < 12 ? 12 : len > 512 ? 512 : (int32_t)len);
     }
     r->task.cu = cu;
     r->task.n = n;
@@ -141,12 +143,12 @@ static const policy policies[] = {
 enum { N_POLICY = sizeof policies / sizeof policies[0], OURS = 5 };
 
 /* Documents a second at best: batches without end, no padding. */
-static double capacity(const device *d) {
+static double capacity(const device *d, int32_t alike) {
     double sum = 0;
 
     seed();
     for (int i = 0; i < 2000; i++) {
-        request *r = draw_request(1);
+        request *r = draw_request(1, alike);
         double   len = r->task.cu[1];
 
         sum += d->b * len + d->c * len * len;
@@ -350,13 +352,20 @@ static int offer(replica *r, request *q, double now, results *res) {
 
 /* ---- the run ------------------------------------------------------------ */
 
-typedef enum balancer { RANDOM, ROUND_ROBIN, TWO_BY_TOKENS, TWO_BY_REQUESTS, N_BALANCER } balancer;
+typedef enum balancer {
+    RANDOM,
+    ROUND_ROBIN,
+    TWO_BY_TOKENS,
+    TWO_BY_REQUESTS,
+    LEAST,
+    N_BALANCER
+} balancer;
 static const char *const balancer_names[] = {"random", "round robin", "two choices by tokens",
-                                             "two choices by requests"};
+                                             "two choices by requests", "fewest requests"};
 
 /* How loaded a replica looks: by tokens that wait or run, or by requests not answered yet. */
 static double load_of(const replica *r, balancer how) {
-    if (how == TWO_BY_REQUESTS)
+    if (how == TWO_BY_REQUESTS || how == LEAST)
         return (double)r->open;
     return r->queue.tokens + (r->has_running ? r->running.tokens : 0) +
            (r->has_next ? r->next.tokens : 0);
@@ -368,6 +377,8 @@ static size_t choose(balancer how, const replica *r, size_t n, size_t *turn) {
 
     if (how == ROUND_ROBIN)
         return (*turn)++ % n;
+    for (size_t i = 0; how == LEAST && i < n; i++)
+        a = r[i].open < r[a].open ? i : a;
     return how != RANDOM && load_of(&r[b], how) < load_of(&r[a], how) ? b : a;
 }
 
@@ -425,7 +436,7 @@ typedef struct numbers {
 /* n_request requests at `load` times what the replicas can do. */
 static numbers simulate(const device *d, const policy *p, const traffic *t, double load,
                         size_t n_replica, balancer how, size_t n_request) {
-    double   per_us = load * capacity(d) * (double)n_replica / docs_a_request(t) / 1e6;
+    double   per_us = load * capacity(d, t->alike) * (double)n_replica / docs_a_request(t) / 1e6;
     replica *r = calloc(n_replica, sizeof *r);
     results  res = {0};
     double   now = 0, next_arrival, on_until = 0, tokens = 0, batches = 0, busy = 0;
@@ -444,7 +455,7 @@ static numbers simulate(const device *d, const policy *p, const traffic *t, doub
         size_t i;
 
         if (came < n_request && (n_timer == 0 || next_arrival <= timers[0].time)) {
-            request *q = draw_request(draw_docs(t));
+            request *q = draw_request(draw_docs(t), t->alike);
             int      counts = next_arrival >= res.warm && q->task.n < 10000;
 
             now = next_arrival;
@@ -509,11 +520,12 @@ static void print_numbers(const char *what, const char *device_name, const char 
 
 /* ---- experiments -------------------------------------------------------- */
 
-static const traffic mixed = {"mixed", 1, 100, 2000, 0, 0};
-static const traffic bursty = {"bursty", 1, 100, 2000, 1, 0};
-static const traffic equal = {"equal", 20, 20, 0, 0, 0};
-static const traffic small = {"small", 2, 2, 0, 0, 0};
-static const traffic bunches = {"bunches", 1, 1, 0, 0, 16};
+static const traffic mixed = {.name = "mixed", .least = 1, .most = 100, .giant_every = 2000};
+static const traffic bursty = {
+    .name = "bursty", .least = 1, .most = 100, .giant_every = 2000, .bursty = 1};
+static const traffic equal = {.name = "equal", .least = 20, .most = 20};
+static const traffic small = {.name = "small", .least = 2, .most = 2};
+static const traffic bunches = {.name = "bunches", .least = 1, .most = 1, .bunch = 16};
 
 static void run_policies(void) {
     static const double loads[] = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.1};
@@ -582,10 +594,10 @@ static void run_giant(void) {
         res.small = &latency[0];
         res.giant = &latency[1];
         replica_init(&r, &main_device, &policies[p]);
-        offer(&r, draw_request(10000), 0, &res);
+        offer(&r, draw_request(10000, 0), 0, &res);
         while (r.event < later)
             step(&r, r.event, &res);
-        offer(&r, draw_request(10), later, &res);
+        offer(&r, draw_request(10, 0), later, &res);
         while (r.event < INFINITY)
             step(&r, r.event, &res);
         printf("giant,\"%s\",%.3f,%.3f\n", policies[p].name, latency[0] / 1e3, latency[1] / 1e3);
@@ -597,11 +609,38 @@ static void run_fleet(void) {
     static const size_t sizes[] = {1, 3, 10, 30, 100, 300, 1000};
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        for (int how = 0; how < N_BALANCER; how++)
+        for (int how = 0; how < LEAST; how++)
             print_numbers("fleet", main_device.name, mixed.name, balancer_names[how],
                           (double)sizes[i],
                           simulate(&main_device, &policies[OURS], &mixed, 0.8, sizes[i],
                                    (balancer)how, sizes[i] < 20 ? 60000 : 3000 * sizes[i]));
+}
+
+/* Requests exactly alike, from many starts long to a small part of one; then several devices. */
+static void run_equal(void) {
+    static const double  loads[] = {0.4, 0.5, 0.6, 0.7, 0.8, 0.9};
+    static const traffic sizes[] = {{.name = "100 x 180", .least = 100, .most = 100, .alike = 180},
+                                    {.name = "20 x 180", .least = 20, .most = 20, .alike = 180},
+                                    {.name = "2 x 180", .least = 2, .most = 2, .alike = 180},
+                                    {.name = "1 x 32", .least = 1, .most = 1, .alike = 32}};
+    static const size_t  fleet[] = {2, 4, 8};
+    const policy        *shown[] = {&policies[OURS], &policies[OURS - 1], &policies[OURS - 2]};
+
+    for (size_t l = 0; l < sizeof loads / sizeof *loads; l++) {
+        for (size_t k = 0; k < 4; k++)
+            for (size_t p = 0; p < 3; p++)
+                print_numbers(
+                    "equal", main_device.name, sizes[k].name, shown[p]->name, loads[l],
+                    simulate(&main_device, shown[p], &sizes[k], loads[l], 1, RANDOM, 100000));
+        for (size_t i = 0; i < 3; i++) {
+            char text[32];
+
+            snprintf(text, sizeof text, "ours, %zu devices", fleet[i]);
+            print_numbers("equal", main_device.name, sizes[0].name, text, loads[l],
+                          simulate(&main_device, &policies[OURS], &sizes[0], loads[l], fleet[i],
+                                   LEAST, 100000));
+        }
+    }
 }
 
 int main(int argc, char **argv) {
@@ -624,8 +663,10 @@ int main(int argc, char **argv) {
         run_knobs();
     else if (strcmp(what, "fleet") == 0)
         run_fleet();
+    else if (strcmp(what, "equal") == 0)
+        run_equal();
     else
-        return fprintf(stderr, "usage: sched policies|knobs|giant|fleet [NAME A B C]\n"), 2;
+        return fprintf(stderr, "usage: sched policies|knobs|giant|fleet|equal [NAME A B C]\n"), 2;
     free(timers);
     return 0;
 }

@@ -9,7 +9,7 @@ $(SCHED_BENCH): $(BUILD)/bench/%: bench/%.c $(BUILD)/librerank.a
 ## make bench-sched     simulate policies, knobs and fleets with the real packing code; plots if
 ##                      $(PYENV) has matplotlib; then the cost of the real threads
 bench-sched: $(SCHED_BENCH)
-	@for x in policies knobs giant fleet; do echo "$$x > $(BUILD)/bench/$$x.csv"; \
+	@for x in policies knobs giant fleet equal; do echo "$$x > $(BUILD)/bench/$$x.csv"; \
 	    $(BUILD)/bench/sched $$x > $(BUILD)/bench/$$x.csv || exit 1; done
 	@column -s, -t $(BUILD)/bench/giant.csv
 	@if $(PYENV)/bin/python -c 'import matplotlib' 2>/dev/null; then \
