@@ -2,7 +2,7 @@
 have_header = $(shell $(CC) $(2) -include $(1) -E -x c /dev/null >/dev/null 2>&1 && echo 1)
 
 # cpu backend: its kernels are x86-64 only; which of them run is decided at run time
-WITH_CPU := $(if $(filter x86_64-%,$(shell $(CC) -dumpmachine)),1)
+WITH_CPU := $(if $(filter x86_64-%,$(shell $(CC) -dumpmachine 2>/dev/null)),1)
 ifneq ($(WITH_CPU),)
 CPPFLAGS += -DRR_WITH_CPU
 endif

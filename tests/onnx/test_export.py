@@ -155,15 +155,36 @@ def write_large(folder, seed=0, vocab=2000, d=1024, f=4096, layers=24):
 def test_24x1024_equals_ref(tmp_path):
     """The large shape: ONNX Runtime's logits against our own reference, which CI checks against HF."""
     write_large(tmp_path / "large")
-    export(tmp_path / "large", tmp_path / "large.onnx", "--external")
     rng = np.random.default_rng(1)
     seqs = [np.concatenate([[0], rng.integers(5, 1999, n), [2]]) for n in (1, 12, 30)]
-    got = run(session(tmp_path / "large.onnx"), seqs, [len(s) for s in seqs], 3, 1)
     lines = "".join(" ".join(map(str, s)) + "\n" for s in seqs)
     out = subprocess.run([REF, tmp_path / "large"], input=lines, capture_output=True, text=True, check=True).stdout
     want = np.array([float(x) for x in out.split()])
     assert np.ptp(want) > 0.05  # the random model does tell its inputs apart
-    assert np.abs(got - want).max() < 1e-4
+    for opset in (13, 17, NEWEST):
+        export(tmp_path / "large", tmp_path / "large.onnx", "--external", "--opset", str(opset))
+        got = run(session(tmp_path / "large.onnx"), seqs, [len(s) for s in seqs], 3, 1)
+        assert np.abs(got - want).max() < 1e-4, opset
+
+
+@pytest.mark.parametrize("name,pad", [("tiny-xlmr", 1), ("tiny-bert", 0)])
+def test_equals_what_pytorch_exports(tmp_path, name, pad):
+    """PyTorch's exporter on the same folder: the same inputs, and logits equal to the last places of fp32."""
+    torch = pytest.importorskip("torch", reason="skip: PyTorch's exporter needs torch and transformers")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        DATA / name, dtype=torch.float32, attn_implementation="eager").eval()
+    seqs, segs, _ = truth(f"{name}/truth.safetensors")
+    export(DATA / name, tmp_path / "ours.onnx")
+    ours = session(tmp_path / "ours.onnx")
+    names = [i.name for i in ours.get_inputs()]
+    shown = {k: torch.from_numpy(v) for k, v in padded(seqs[:2], segs[:2], names, pad).items()}
+    torch.onnx.export(model, (), tmp_path / "torch.onnx", kwargs=shown, dynamo=False, opset_version=17, input_names=names,
+                      output_names=["logits"], dynamic_axes={k: {0: "b", 1: "n"} for k in names})
+    theirs = session(tmp_path / "torch.onnx")
+    assert {i.name for i in theirs.get_inputs()} == set(names)
+    for size in (1, 5, len(seqs)):
+        assert np.abs(run(ours, seqs, segs, size, pad) - run(theirs, seqs, segs, size, pad)).max() < 1e-5
 
 
 def calibrate(tmp_path, *flags):
