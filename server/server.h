@@ -44,7 +44,7 @@ typedef struct rr__server_opts {
     int32_t drain_delay_ms;    /* after SIGTERM: /ready says no, all else goes on      */
     int32_t drain_timeout_s;   /* then: most time for requests under way; 0 = 30       */
     int32_t health_every_ms;   /* canary; 0 = 5000                                     */
-    int32_t health_timeout_ms; /* a canary that takes longer is a hang; 0 = 5000      */
+    int32_t health_timeout_ms; /* a canary that takes longer is a hang; 0 = 30000     */
 } rr__server_opts;
 
 /* Start to listen and answer. Strings of opts must outlive the server. */

@@ -1,4 +1,4 @@
-/* sched.c - the public side of the scheduler: open, close, submit, cancel, check, numbers. */
+/* sched.c - the public side of the scheduler: open, close, submit, cancel, numbers. */
 #include "sched/inside.h"
 
 #include <stdlib.h>
@@ -6,10 +6,9 @@
 #include <time.h>
 
 enum {
-    BINS = 5,           /* a runner: running, next, two finished, one for probes  */
-    REVIVALS = 2,       /* failed attempts after which an instance counts as dead */
-    CLOSE_US = 2000000, /* how long close waits for a device known to hang        */
-    BUSY_FACTOR = 8     /* a batch this many times over its prediction hangs      */
+    BINS = 5,          /* a runner: running, next, two finished, one for probes  */
+    REVIVALS = 2,      /* failed attempts after which an instance counts as dead */
+    CLOSE_US = 2000000 /* how long close waits for a device known to hang        */
 };
 
 /* Policy, chosen in bench/sched: docs/SCHEDULING.md. */
@@ -323,79 +322,7 @@ void rr__sched_cancel(rr__sched *s, rr__work *w) {
     pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- health and numbers ------------------------------------------------- */
-
-/* The instance has not answered in time. That is a hang, unless it is still within reason on a
- * batch that is known to be long. Lock held. */
-static int hangs(const rr__sched *s, const runner *r, int64_t timeout_us) {
-    double allowed = r->running ? BUSY_FACTOR * r->running->pack.us : 0;
-
-    if (allowed < (double)timeout_us)
-        allowed = (double)timeout_us;
-    return !r->running || (double)(rr_now_us() - r->running->start_us) > allowed;
-}
-
-/* Give it no more work until its call returns. Lock held. */
-static void fence(rr__sched *s, runner *r) {
-    r->state = RUNNER_HUNG;
-    r->abandoned = 1;
-    if (r->next) {
-        r->next->next = s->orphans;
-        s->orphans = r->next;
-        r->next = NULL;
-    }
-    rr__sched_wake_packer(s);
-}
-
-static rr_status check_runner(rr__sched *s, runner *r, int64_t timeout_us, rr_error *err) {
-    if (r->state == RUNNER_OK && r->check_done == r->check_asked) {
-        if (r->error.status == RR_OK)
-            return RR_OK;
-        return rr__fail(err, RR_E_DEVICE, "%s", r->error.text);
-    }
-    if (r->state == RUNNER_OK && !hangs(s, r, timeout_us))
-        return RR_OK; /* busy; it answers when the batch is through */
-    if (r->state == RUNNER_DOWN)
-        return rr__fail(err, RR_E_DEVICE, "instance %d is down: %s", (int)r->index, r->error.text);
-    if (r->state == RUNNER_OK)
-        fence(s, r);
-    return rr__fail(err, RR_E_DEVICE, "instance %d has not answered for %lld ms", (int)r->index,
-                    (long long)(timeout_us / 1000));
-}
-
-static int all_answered(const rr__sched *s) {
-    for (int32_t i = 0; i < s->n_runner; i++)
-        if (s->runners[i].state == RUNNER_OK &&
-            s->runners[i].check_done != s->runners[i].check_asked)
-            return 0;
-    return 1;
-}
-
-rr_status rr__sched_check(rr__sched *s, int64_t timeout_us, rr_error *err) {
-    int64_t   until = rr_now_us() + timeout_us;
-    rr_status status = RR_OK;
-
-    pthread_mutex_lock(&s->check_lock);
-    pthread_mutex_lock(&s->lock);
-    for (int32_t i = 0; i < s->n_runner; i++) {
-        runner *r = &s->runners[i];
-
-        if (r->state == RUNNER_OK && r->check_asked == r->check_done) {
-            r->check_asked++;
-            pthread_cond_signal(&r->wake);
-        }
-    }
-    while (!all_answered(s) && rr_now_us() < until)
-        rr__timedwait(&s->changed, &s->lock, until);
-    for (int32_t i = 0; i < s->n_runner; i++) {
-        rr_status one = check_runner(s, &s->runners[i], timeout_us, status == RR_OK ? err : NULL);
-
-        status = status == RR_OK ? one : status;
-    }
-    pthread_mutex_unlock(&s->lock);
-    pthread_mutex_unlock(&s->check_lock);
-    return status;
-}
+/* ---- numbers ------------------------------------------------------------ */
 
 int64_t rr__sched_backlog_us(rr__sched *s) {
     double us;

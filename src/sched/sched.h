@@ -74,6 +74,8 @@ rr_status rr__sched_admits(rr__sched *s, int64_t tokens, rr_error *err);
 /* Drop what is not packed yet. The caller makes sure that w is not done yet. */
 void rr__sched_cancel(rr__sched *s, rr__work *w);
 
+/* Score the canary through every instance. A late answer is a hang only if the process had
+ * processors to run on; under load this may take much longer than timeout_us. check.c */
 rr_status rr__sched_check(rr__sched *s, int64_t timeout_us, rr_error *err);
 int64_t   rr__sched_backlog_us(rr__sched *s);
 void      rr__sched_stats(rr__sched *s, rr_stats *out); /* all but the cache's counters */

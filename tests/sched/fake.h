@@ -23,6 +23,7 @@ typedef struct fake_control {
     int             only;       /* faults hit instances of this weight; 0 = all */
     float           wrong;      /* added to every logit                    */
     int             us_a_token; /* sleep                                   */
+    int             compute_us; /* processor time of a call                */
     int             opened, n_log;
     int32_t         log_tok[FAKE_LOG], log_first[FAKE_LOG]; /* tokens, first id of each batch */
 } fake_control;
@@ -51,6 +52,15 @@ static void sleep_us(int64_t us) {
     nanosleep(&t, NULL);
 }
 
+static void compute_us(int64_t us) {
+    struct timespec t0, t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t0);
+    do
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    while ((t.tv_sec - t0.tv_sec) * 1000000 + (t.tv_nsec - t0.tv_nsec) / 1000 < us);
+}
+
 static int hit(const void *instance) {
     return fake.only == 0 || *(const int *)instance == fake.only;
 }
@@ -73,7 +83,7 @@ static rr_status fake_open(void *weights, void **instance, rr_error *err) {
 static rr_status fake_score(void *instance, const rr__batch *b, float *logits, rr_error *err) {
     rr_status s = RR_OK;
     float     wrong;
-    int64_t   us;
+    int64_t   us, computed;
 
     pthread_mutex_lock(&fake.lock);
     if (fake.closed && hit(instance)) {
@@ -93,9 +103,11 @@ static rr_status fake_score(void *instance, const rr__batch *b, float *logits, r
     }
     wrong = hit(instance) ? fake.wrong : 0;
     us = (int64_t)fake.us_a_token * b->n_tok;
+    computed = fake.compute_us;
     pthread_mutex_unlock(&fake.lock);
     if (us > 0)
         sleep_us(us);
+    compute_us(computed);
     for (int32_t i = 0; i < b->n_seq && s == RR_OK; i++) {
         logits[i] = wrong;
         for (int32_t t = b->cu[i]; t < b->cu[i + 1]; t++)
