@@ -14,7 +14,7 @@
 #ifdef RR_WITH_SERVER
 #define SERVER(run) run, NULL
 #else
-#define SERVER(run) NULL, "libmicrohttpd-dev"
+#define SERVER(run) NULL, "libmicrohttpd-dev and zlib1g-dev"
 #endif
 #define ALWAYS(run) run, NULL
 

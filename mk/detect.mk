@@ -14,11 +14,11 @@ CPPFLAGS += -DRR_WITH_ONNX -I$(BUILD)/gen
 LIB_LIBS += -lprotobuf-c
 endif
 
-# server: libmicrohttpd
-WITH_SERVER := $(call have_header,microhttpd.h)
+# server: libmicrohttpd, zlib
+WITH_SERVER := $(if $(call have_header,zlib.h),$(call have_header,microhttpd.h))
 ifneq ($(WITH_SERVER),)
 CPPFLAGS += -DRR_WITH_SERVER
-CLI_LIBS += -lmicrohttpd
+CLI_LIBS += -lmicrohttpd -lz
 endif
 
 # modules loaded at run time: cuda, trt (their rules live in mk/parts)
@@ -40,5 +40,5 @@ report:
 	@echo "$(call mark,$(WITH_CUDA)) cuda backend   $(if $(WITH_CUDA),$(NVCC),needs nvcc of the CUDA toolkit on PATH)"
 	@echo "$(call mark,$(WITH_TRT)) TensorRT       $(if $(WITH_TRT),headers in $(TRT_INCLUDE),needs its headers: TRT=/path)"
 	@echo "$(call mark,$(WITH_ONNX)) ONNX           $(if $(WITH_ONNX),protobuf-c,needs libprotobuf-c-dev and protobuf-c-compiler: make setup)"
-	@echo "$(call mark,$(WITH_SERVER)) server         $(if $(WITH_SERVER),libmicrohttpd,needs libmicrohttpd-dev: make setup)"
+	@echo "$(call mark,$(WITH_SERVER)) server         $(if $(WITH_SERVER),libmicrohttpd and zlib,needs libmicrohttpd-dev and zlib1g-dev: make setup)"
 	@echo "→ $(BUILD)/rerank, librerank.a, librerank.so$(if $(strip $(MODULES)), and $(notdir $(MODULES)))"

@@ -81,12 +81,28 @@ static int64_t number(const char *text) {
     return v;
 }
 
+static enum MHD_Result count_framing(void *n, enum MHD_ValueKind kind, const char *key,
+                                     const char *value) {
+    *(int *)n += strcasecmp(key, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0 ||
+                 strcasecmp(key, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0;
+    return MHD_YES;
+}
+
+/* Two headers that say how long the body is: a proxy before us may have believed the other one. */
+static int is_ambiguous(rr__request *r) {
+    int n = 0;
+
+    MHD_get_connection_values(r->mhd, MHD_HEADER_KIND, count_framing, &n);
+    return n > 1;
+}
+
 static void take_body_size(rr__request *r) {
     rr__server *s = r->server;
     int64_t     len = number(header(r->mhd, MHD_HTTP_HEADER_CONTENT_LENGTH));
     const char *enc = header(r->mhd, MHD_HTTP_HEADER_CONTENT_ENCODING);
 
-    if (enc && strcasecmp(enc, "identity") != 0)
+    r->gzip = enc && (strcasecmp(enc, "gzip") == 0 || strcasecmp(enc, "x-gzip") == 0);
+    if (enc && !r->gzip && strcasecmp(enc, "identity") != 0)
         rr__problem_set(r, RR__P_ENCODING, "Content-Encoding %.40s is not supported", enc);
     else if (len > s->o.max_body)
         rr__problem_set(r, RR__P_TOO_LARGE, "the body has %lld bytes, the limit is %lld",
@@ -113,7 +129,10 @@ static void take_headers(rr__request *r) {
     r->dialect = r->route ? r->route->dialect : &rr__any;
     r->header_len = number(header(r->mhd, "Inference-Header-Content-Length"));
     r->deadline_ms = number(header(r->mhd, "X-Request-Deadline-Ms"));
-    if (p == RR__P_NOT_FOUND)
+    r->ambiguous = is_ambiguous(r);
+    if (r->ambiguous)
+        rr__problem_set(r, RR__P_MALFORMED, "more than one Content-Length or Transfer-Encoding");
+    else if (p == RR__P_NOT_FOUND)
         rr__problem_set(r, p, "no such path: %.100s", path);
     else if (p == RR__P_METHOD)
         rr__problem_set(r, p, "%.20s is not supported here", r->method);
@@ -249,7 +268,7 @@ static void add_headers(rr__request *r, struct MHD_Response *resp) {
         add(resp, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (r->http == 405 || r->http == 204)
         add(resp, MHD_HTTP_HEADER_ALLOW, "%s", rr__route_allow(r->uri));
-    if (atomic_load(&r->server->draining))
+    if (r->ambiguous || atomic_load(&r->server->draining))
         add(resp, MHD_HTTP_HEADER_CONNECTION, "close");
 }
 
@@ -335,8 +354,6 @@ static rr__request *begin(rr__server *s, MHD_conn *mhd, const char *url, const c
 
 /* The whole request is here: answer it, or hand it to a worker and sleep. */
 static enum MHD_Result dispatch(rr__request *r) {
-    if (!r->drop_body && r->header_len > (int64_t)r->body_len)
-        rr__problem_set(r, RR__P_FIELD, "Inference-Header-Content-Length exceeds the body");
     if (r->problem != RR__P_NONE || !r->route)
         return answer(r);
     if (r->route->op == RR__OP_NOW) {
@@ -359,8 +376,8 @@ static enum MHD_Result on_request(void *cls, MHD_conn *mhd, const char *url, con
         *ctx = r = begin(cls, mhd, url, method);
         if (!r)
             return MHD_NO;
-        if (r->problem != RR__P_NONE &&
-            number(header(mhd, MHD_HTTP_HEADER_CONTENT_LENGTH)) > SWALLOW)
+        if (r->ambiguous || (r->problem != RR__P_NONE &&
+                             number(header(mhd, MHD_HTTP_HEADER_CONTENT_LENGTH)) > SWALLOW))
             return answer(r);
         return MHD_YES;
     }

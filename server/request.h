@@ -113,7 +113,8 @@ struct rr__request {
     rr__request           *next; /* in the workers' queue */
     rr__stage              stage;
     int64_t                start_us, parsed_us, total_us;
-    int                    left; /* the client did not take the whole answer */
+    int                    ambiguous; /* two headers disagree, or may, on where it ends */
+    int                    left;      /* the client did not take the whole answer */
     const char            *uri;
     const char            *method;
     char                   id[65], trace[33], parent[17], span[17];
@@ -121,6 +122,7 @@ struct rr__request {
     char   *body;
     size_t  body_len, body_cap;
     int     drop_body;   /* read it, but do not keep it */
+    int     gzip;        /* body is compressed until a worker takes it up */
     int64_t header_len;  /* KServe: bytes of JSON before the binary tensors; -1 = no header */
     int64_t deadline_ms; /* from X-Request-Deadline-Ms; 0 = none */
 

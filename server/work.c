@@ -2,6 +2,7 @@
  *
  * First come, first served, with one exception: while a large body waits or is being tokenized,
  * small ones may pass it, as large ones may hold at most all but one of the threads. */
+#include "server/gunzip.h"
 #include "server/request.h"
 
 #include <errno.h>
@@ -108,7 +109,7 @@ void rr__workers_close(struct rr__workers *w) {
 
 void rr__workers_push(struct rr__workers *w, rr__request *r) {
     pthread_mutex_lock(&w->lock);
-    put(r->body_len > LARGE ? &w->large : &w->small, r);
+    put(r->body_len > (r->gzip ? LARGE / 8 : LARGE) ? &w->large : &w->small, r);
     pthread_cond_signal(&w->more);
     pthread_mutex_unlock(&w->lock);
 }
@@ -212,20 +213,57 @@ static void submit(rr__request *r) {
         finish(r);
 }
 
-void rr__work(rr__request *r) {
-    size_t json = r->header_len >= 0 ? (size_t)r->header_len : r->body_len;
-    int    rc = rr__body_read(r->body, json, &r->arena, &r->fields, r->text, sizeof r->text);
+/* Put the body in the place of its compressed form; 0 and the problem if that cannot be. */
+static int inflate_body(rr__request *r) {
+    rr__server   *s = r->server;
+    char         *body;
+    size_t        n, cap;
+    rr__gunzip_rc rc = rr__gunzip(r->body, r->body_len, (size_t)s->o.max_body, &body, &n, &cap);
 
+    if (rc == RR__GUNZIP_LARGE)
+        return rr__problem_set(r, RR__P_TOO_LARGE, "the body, inflated, exceeds %lld bytes",
+                               (long long)s->o.max_body);
+    if (rc == RR__GUNZIP_NOMEM)
+        return rr__problem_set(r, RR__P_UNAVAILABLE, "out of memory");
+    if (rc != RR__GUNZIP_OK)
+        return rr__problem_set(r, RR__P_MALFORMED, "the body is not gzip, or not all of it");
+    atomic_fetch_add(&s->buffered, (int64_t)cap - (int64_t)r->body_cap);
+    free(r->body);
+    r->body = body;
+    r->body_len = n;
+    r->body_cap = cap;
+    if (atomic_load(&s->buffered) > s->o.max_buffered)
+        return rr__problem_set(r, RR__P_BUSY, "too many bytes of requests are being read");
+    return 1;
+}
+
+/* The fields of the body into r->fields. */
+static int read_fields(rr__request *r) {
+    size_t json;
+    int    rc;
+
+    if (r->gzip && !inflate_body(r))
+        return 0;
+    if (r->header_len > (int64_t)r->body_len)
+        return rr__problem_set(r, RR__P_FIELD, "Inference-Header-Content-Length exceeds the body");
+    json = r->header_len >= 0 ? (size_t)r->header_len : r->body_len;
+    rc = rr__body_read(r->body, json, &r->arena, &r->fields, r->text, sizeof r->text);
     r->parsed_us = rr_now_us();
     if (rc == RR__BODY_NOMEM)
         r->problem = RR__P_UNAVAILABLE;
     else if (rc != RR__BODY_OK)
         r->problem = rc == RR__BODY_FIELD ? RR__P_FIELD : RR__P_MALFORMED;
-    else if (r->route->op == RR__OP_WORK)
-        r->route->fn(r);
-    else if (rr__take_options(r) && r->dialect->accept(r)) {
-        submit(r); /* r belongs to the engine from here on */
-        return;
+    return rc == RR__BODY_OK;
+}
+
+void rr__work(rr__request *r) {
+    if (read_fields(r)) {
+        if (r->route->op == RR__OP_WORK) {
+            r->route->fn(r);
+        } else if (rr__take_options(r) && r->dialect->accept(r)) {
+            submit(r); /* r belongs to the engine from here on */
+            return;
+        }
     }
     r->answer_ready = r->problem == RR__P_NONE;
     rr__http_wake(r);

@@ -40,3 +40,7 @@ $(BUILD)/fuzz_request: fuzz/fuzz_request.c $(filter-out %/null_main.o %/serve.o 
 	@echo "  fuzz  $<"
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer,address,undefined -MMD -MP -MF $@.d \
 	    -o $@ $(filter %.c %.o,$^) $(BUILD)/librerank.a $(CLI_LIBS) $(LDLIBS)
+
+$(BUILD)/fuzz_gunzip: fuzz/fuzz_gunzip.c $(BUILD)/server/gunzip.o
+	@echo "  fuzz  $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer,address,undefined -MMD -MP -MF $@.d -o $@ $< $(BUILD)/server/gunzip.o -lz

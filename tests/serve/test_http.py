@@ -1,4 +1,5 @@
 """The server over an engine without a model: dialects, errors, limits, faults, draining."""
+import gzip
 import http.client
 import json
 import math
@@ -161,7 +162,7 @@ def test_error_shapes(s):
     assert s.get("/nope").status == 404 and s.get("/nope").json["detail"]
     a = s.get("/rerank")
     assert a.status == 405 and a.headers["allow"] == "POST, OPTIONS" and a.json
-    assert s.post("/rerank", b"{}", headers={"Content-Encoding": "gzip"}).status == 415
+    assert s.post("/rerank", b"{}", headers={"Content-Encoding": "br"}).status == 415
 
 
 WRONG = [
@@ -216,6 +217,16 @@ def test_malformed_http(s, data):
     got = s.raw(data, timeout=0.3)
     assert not got or got.startswith(b"HTTP/1."), got[:80]
     assert b" 500 " not in got[:20] and s.get("/health").status == 200
+
+
+def test_ambiguous_length(s):
+    head = b"POST /rerank HTTP/1.1\r\nHost: x\r\n"
+    inner = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    for framing in (b"Content-Length: 2\r\nContent-Length: 40\r\n", b"Content-Length: 2\r\nContent-Length: 2\r\n",
+                    b"Content-Length: 40\r\nTransfer-Encoding: chunked\r\n"):
+        got = s.raw(head + framing + b"\r\n{}" + inner, timeout=1)
+        assert got.startswith(b"HTTP/1.1 400") and got.count(b"HTTP/1.1") == 1, got
+        assert b"close" in got.lower() and b'"code":400' in got
 
 
 def test_bodies_cut_off(s):
@@ -281,6 +292,37 @@ def test_chunked(s):
     c.request("POST", "/rerank", iter([body[:5], body[5:20], body[20:]]), encode_chunked=True,
               headers={"Transfer-Encoding": "chunked"})
     assert len(json.loads(c.getresponse().read())) == 3
+
+
+def test_gzip(s):
+    body = json.dumps({"query": "q", "texts": DOCS}).encode()
+    plain, headers = s.post("/rerank", body).json, {"Content-Encoding": "gzip"}
+    packed = gzip.compress(body)
+    for data in (packed, gzip.compress(body[:9]) + gzip.compress(body[9:])):
+        assert s.post("/rerank", data, headers=headers).json == plain
+    for bad in (packed[:-3], packed[:11], packed + b"x", body, b"\x1f\x8b", gzip.compress(b"{")):
+        assert s.post("/rerank", bad, headers=headers).status == 400, bad
+    assert s.post("/rerank", packed, headers={"Content-Encoding": "br"}).status == 415
+    c = http.client.HTTPConnection(s.host, s.port, timeout=10)
+    c.request("POST", "/rerank", iter([packed[:5], packed[5:]]), encode_chunked=True,
+              headers={"Transfer-Encoding": "chunked", **headers})
+    assert json.loads(c.getresponse().read()) == plain
+
+
+def test_gzip_bomb():
+    with Server("--max-body", "1M") as s:
+        before = s.metric("process_resident_memory_bytes")
+        bomb = gzip.compress(gzip.compress(b" " * 50) + b" " * (200 << 20), 9)
+        assert len(bomb) < 1 << 20
+        for _ in range(5):
+            a = s.post("/rerank", bomb, headers={"Content-Encoding": "gzip"})
+            assert a.status == 413 and "1048576" in a.json["message"]
+        assert s.metric("process_resident_memory_bytes") < before + (64 << 20)
+        fits = json.dumps({"query": "q", "texts": ["a" * 1000]}).encode()
+        fits += b" " * ((1 << 20) - len(fits))
+        for more, status in ((b"", 200), (b" ", 413)):
+            a = s.post("/rerank", gzip.compress(fits + more), headers={"Content-Encoding": "gzip"})
+            assert a.status == status
 
 
 def test_environment_and_flags():
