@@ -261,7 +261,8 @@ RR_API rr_status rr_submit(rr_engine *engine, rr_str query, const rr_str *docs, 
                            const rr_submit_opts *opts, rr_done_fn done, void *user, rr_job **out,
                            rr_error *err);
 
-/* Same, for n independent pairs: queries[i] with docs[i]. */
+/* Same, for n independent pairs: queries[i] with docs[i]. Where docs[i].ptr is NULL, queries[i] alone,
+ * as the model's template for a single text has it. */
 RR_API rr_status rr_submit_pairs(rr_engine *engine, const rr_str *queries, const rr_str *docs,
                                  size_t n, const rr_submit_opts *opts, rr_done_fn done, void *user,
                                  rr_job **out, rr_error *err);

@@ -76,9 +76,10 @@ const rr__dialect rr__any = {"any", any_accept, NULL, any_fail};
 /* ---- /predict: "a", ["a", "b"] (a pair), or a list of such ----------------------------------- */
 
 typedef struct inputs {
-    rr_str *first, *second; /* [n]; second[i].ptr is NULL for a single text */
-    size_t  n, n_pair;
-    int     batch;
+    rr_str *first,
+        *second; /* [n]; second[i].ptr is NULL for a single text, as rr_submit_pairs has it */
+    size_t n;
+    int    batch;
 } inputs;
 
 /* ["a"] or ["a", "b"], behind its '['. */
@@ -119,7 +120,6 @@ static int take_inputs(rr__request *r, inputs *in) {
             return 0;
         in->first[0] = two[0];
         in->second[0] = two[1];
-        in->n_pair = two[1].ptr != NULL;
         return 1;
     }
     in->batch = 1;
@@ -136,49 +136,7 @@ static int take_inputs(rr__request *r, inputs *in) {
     for (size_t i = 0; i < in->n && rr__json_next(&back); i++) {
         if (!rr__json_array(&back) || !take_sides(&back, &in->first[i], &in->second[i]))
             return 0;
-        in->n_pair += in->second[i].ptr != NULL;
     }
-    return 1;
-}
-
-/* Single texts go in as tokens: the engine's own text door is for pairs. */
-static int take_singles(rr__request *r, const inputs *in) {
-    const int32_t most = r->opts.max_length        ? r->opts.max_length
-                         : r->server->o.max_length ? r->server->o.max_length
-                                                   : r->server->engine_info.max_length;
-    int32_t      *cu = rr__arena_calloc(&r->arena, in->n + 1, sizeof *cu);
-    int32_t      *seg = rr__arena_calloc(&r->arena, in->n, sizeof *seg);
-    int32_t      *ids = rr__arena_calloc(&r->arena, in->n, (size_t)most * sizeof *ids);
-    rr_error      err;
-
-    if (!cu || !seg || !ids)
-        return rr__problem_set(r, RR__P_UNAVAILABLE, "out of memory");
-    for (size_t i = 0; i < in->n; i++) {
-        size_t    len = in->first[i].len, cap = len + 8, n = 0;
-        rr_token *tok = rr__arena_calloc(&r->arena, cap, sizeof *tok);
-
-        if (!tok)
-            return rr__problem_set(r, RR__P_UNAVAILABLE, "out of memory");
-        if (rr_tokenize(r->server->model, in->first[i], 1, tok, cap, &n, &err) != RR_OK)
-            return rr__problem_set(r, RR__P_FIELD, "inputs: %s", err.text);
-        n = n < cap ? n : cap;
-        if (n == 0)
-            return rr__problem_set(r, RR__P_EMPTY, "inputs: text %zu has no tokens", i);
-        if (n > (size_t)most && r->opts.truncation == RR_TRUNC_ERROR)
-            return rr__problem_set(r, RR__P_TOO_LONG, "inputs: %zu tokens, the limit is %d", n,
-                                   most);
-        if (n > (size_t)most) { /* the last token is the closing special one */
-            tok[most - 1] = tok[n - 1];
-            n = (size_t)most;
-        }
-        for (size_t t = 0; t < n; t++)
-            ids[cu[i] + (int32_t)t] = tok[t].id;
-        cu[i + 1] = cu[i] + (int32_t)n;
-        seg[i] = (int32_t)n;
-    }
-    r->ids = ids;
-    r->cu = cu;
-    r->seg = seg;
     return 1;
 }
 
@@ -196,15 +154,13 @@ static int predict_accept(rr__request *r) {
             "or two texts");
     if (in->n == 0)
         return rr__problem_set(r, RR__P_EMPTY, "inputs: the list is empty");
-    if (in->n_pair != 0 && in->n_pair != in->n)
-        return rr__problem_set(r, RR__P_FIELD, "inputs: single texts and pairs cannot be mixed");
     for (size_t i = 0; i < in->n; i++)
         r->n_chars += in->first[i].len + in->second[i].len;
     r->extra = in;
     r->n = in->n;
     r->queries = in->first;
     r->docs = in->second;
-    return in->n_pair ? 1 : take_singles(r, in);
+    return 1;
 }
 
 static void predict_write(rr__request *r) {

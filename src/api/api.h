@@ -58,9 +58,11 @@ typedef struct rr__encoded {
     rr_doc_info *info; /* [n]     */
 } rr__encoded;
 
-/* queries holds one query for all, or one a document (n_query is 1 or n). */
+/* queries holds one query for all, or one a document (n_query is 1 or n). With singles a document that
+ * is NULL stands for its query alone. */
 rr_status rr__encode(rr_engine *e, const rr_str *queries, size_t n_query, const rr_str *docs,
-                     size_t n, const rr__pair_opts *o, rr__encoded *out, rr_error *err);
+                     size_t n, int singles, const rr__pair_opts *o, rr__encoded *out,
+                     rr_error *err);
 void      rr__encoded_free(rr__encoded *x);
 
 #endif

@@ -26,6 +26,7 @@ typedef struct encoding {
     rr_engine           *e;
     const rr_str        *queries, *docs;
     size_t               n_query;
+    int                  singles; /* a document that is NULL: the query alone */
     const rr__pair_opts *o;
     rr__encoded         *out;
     share               *shares;
@@ -64,6 +65,9 @@ static rr_status encode_doc(const encoding *c, share *s, size_t i, rr_error *err
     rr__cache           *cache = c->e->cache;
     rr_status            status = RR_OK;
 
+    if (c->singles && !c->docs[i].ptr)
+        return rr__single_splice(t, s->query.id, s->query.n, c->o, &s->ids, &c->out->seg[i],
+                                 &c->out->info[i], err);
     if (!cache)
         return rr__pair_encode(t, s->query.id, s->query.n, c->docs[i], c->o, &s->ids,
                                &c->out->seg[i], &c->out->info[i], err);
@@ -139,14 +143,16 @@ static rr_status gather(encoding *c, size_t n, int n_share, rr_error *err) {
 }
 
 rr_status rr__encode(rr_engine *e, const rr_str *queries, size_t n_query, const rr_str *docs,
-                     size_t n, const rr__pair_opts *o, rr__encoded *out, rr_error *err) {
-    encoding  c = {.e = e, .queries = queries, .docs = docs, .n_query = n_query, .o = o};
+                     size_t n, int singles, const rr__pair_opts *o, rr__encoded *out,
+                     rr_error *err) {
+    encoding c = {
+        .e = e, .queries = queries, .docs = docs, .n_query = n_query, .singles = singles, .o = o};
     size_t    bytes = 0;
     int       n_share;
     rr_status status = RR_OK;
 
     for (size_t i = 0; i < n && bytes < SHARE_BYTES; i++)
-        bytes += docs[i].len;
+        bytes += docs[i].ptr || !singles ? docs[i].len : queries[i].len;
     n_share = bytes < SHARE_BYTES ? 1 : rr__pool_threads(e->pool);
     *out = (rr__encoded){0};
     out->cu = malloc((n + 1) * sizeof *out->cu);

@@ -140,7 +140,7 @@ static int64_t least_tokens(const rr_str *docs, size_t n, int32_t max_length) {
 }
 
 static rr_status submit_text(rr_engine *e, const rr_str *queries, size_t n_query,
-                             const rr_str *docs, size_t n, const rr_submit_opts *opts,
+                             const rr_str *docs, size_t n, int singles, const rr_submit_opts *opts,
                              rr_done_fn done, void *user, rr_job **out, rr_error *err) {
     int64_t       start = rr_now_us();
     rr__pair_opts pair;
@@ -163,7 +163,7 @@ static rr_status submit_text(rr_engine *e, const rr_str *queries, size_t n_query
     job = job_new(e, n, done, user);
     if (!job)
         return rr__fail(err, RR_E_NOMEM, "job of %zu documents: out of memory", n);
-    s = rr__encode(e, queries, n_query, docs, n, &pair, &job->seqs, err);
+    s = rr__encode(e, queries, n_query, docs, n, singles, &pair, &job->seqs, err);
     if (s != RR_OK) {
         unref(job);
         return s;
@@ -174,13 +174,13 @@ static rr_status submit_text(rr_engine *e, const rr_str *queries, size_t n_query
 rr_status rr_submit(rr_engine *engine, rr_str query, const rr_str *docs, size_t n,
                     const rr_submit_opts *opts, rr_done_fn done, void *user, rr_job **out,
                     rr_error *err) {
-    return submit_text(engine, &query, 1, docs, n, opts, done, user, out, err);
+    return submit_text(engine, &query, 1, docs, n, 0, opts, done, user, out, err);
 }
 
 rr_status rr_submit_pairs(rr_engine *engine, const rr_str *queries, const rr_str *docs, size_t n,
                           const rr_submit_opts *opts, rr_done_fn done, void *user, rr_job **out,
                           rr_error *err) {
-    return submit_text(engine, queries, n, docs, n, opts, done, user, out, err);
+    return submit_text(engine, queries, n, docs, n, 1, opts, done, user, out, err);
 }
 
 /* Sequences somebody else made: nothing about them is believed. */

@@ -118,6 +118,35 @@ rr_status rr__pair_splice(const rr__tokenizer *t, const int32_t *query, size_t n
     return RR_OK;
 }
 
+rr_status rr__single_splice(const rr__tokenizer *t, const int32_t *query, size_t n_query,
+                            const rr__pair_opts *o, rr__ids *out, int32_t *seg, rr_doc_info *info,
+                            rr_error *err) {
+    const rr__template *w = &t->single;
+    size_t              special = (size_t)w->n[0] + (size_t)w->n[1], kept = n_query;
+    int32_t            *p;
+
+    if (n_query > INT32_MAX / 4)
+        return rr__fail(err, RR_E_TOO_LARGE, "text of %zu tokens", n_query);
+    if (n_query + special == 0 || (size_t)o->max_length <= special)
+        return rr__fail(err, RR_E_ARG, "text of %zu tokens, max_length is %d", n_query,
+                        o->max_length);
+    if (n_query > (size_t)o->max_length - special) {
+        if (o->truncation == RR_TRUNC_ERROR)
+            return rr__fail(err, RR_E_TOO_LARGE, "text of %zu tokens, max_length is %d",
+                            n_query + special, o->max_length);
+        kept = (size_t)o->max_length - special;
+    }
+    if (!room_for(out, kept + special))
+        return rr__fail(err, RR_E_NOMEM, "text: out of memory");
+    p = put(out->id + out->n, w->id[0], (size_t)w->n[0], (size_t)w->n[0], RR_SIDE_RIGHT);
+    p = put(p, query, n_query, kept, o->side);
+    put(p, w->id[1], (size_t)w->n[1], (size_t)w->n[1], RR_SIDE_RIGHT);
+    out->n += kept + special;
+    *seg = (int32_t)(kept + special);
+    *info = (rr_doc_info){(int32_t)(n_query + special), *seg, kept < n_query};
+    return RR_OK;
+}
+
 rr_status rr__pair_encode(const rr__tokenizer *t, const int32_t *query, size_t n_query, rr_str doc,
                           const rr__pair_opts *o, rr__ids *out, int32_t *seg, rr_doc_info *info,
                           rr_error *err) {

@@ -27,4 +27,9 @@ rr_status rr__pair_splice(const rr__tokenizer *t, const int32_t *query, size_t n
                           const int32_t *doc, size_t n_doc, const rr__pair_opts *o, rr__ids *out,
                           int32_t *seg, rr_doc_info *info, rr_error *err);
 
+/* The query alone, as the template for a single text has it; cut to max_length, or refused. */
+rr_status rr__single_splice(const rr__tokenizer *t, const int32_t *query, size_t n_query,
+                            const rr__pair_opts *o, rr__ids *out, int32_t *seg, rr_doc_info *info,
+                            rr_error *err);
+
 #endif

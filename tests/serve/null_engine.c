@@ -163,7 +163,7 @@ rr_status rr_submit_pairs(rr_engine *e, const rr_str *queries, const rr_str *doc
     rr_job *j = new_job(n, opts, done, user);
 
     for (size_t i = 0; i < n; i++)
-        set_doc(j, i, queries[i].len, docs[i].len);
+        set_doc(j, i, docs[i].ptr ? queries[i].len : 0, docs[i].ptr ? docs[i].len : queries[i].len);
     return start(e, j, out, err);
 }
 

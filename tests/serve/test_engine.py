@@ -84,6 +84,28 @@ def test_ids_and_texts_agree(s):
     assert s.post("/v2/models/mini/infer", {"inputs": inputs}).status == 400
 
 
+def test_single_texts_among_pairs(s):
+    """/predict scores each as if it were alone; a single text as its tokens through KServe."""
+    inputs = [["why"], ["why", "because"], [LONG], ["", "x"], ["why", ""]]
+    raw = {"raw_scores": True}
+    a = s.post("/predict", {"inputs": inputs, **raw})
+    assert a.status == 200 and a.headers["x-truncated-documents"] == "1"
+    scores = [x[0]["score"] for x in a.json]
+    assert scores == [s.post("/predict", {"inputs": [x], **raw}).json[0][0]["score"] for x in inputs]
+    pair = s.post("/score", {"text_1": "why", "text_2": "because", "use_activation": False}).json
+    assert scores[1] == pair["data"][0]["score"] and len(set(scores)) == 5
+    for i in (0, 2):
+        ids = [t["id"] for t in s.post("/tokenize", {"inputs": inputs[i][0]}).json[0]]
+        ids = ids[:511] + ids[-1:] if len(ids) > 512 else ids
+        data = {"shape": [1, len(ids)], "datatype": "INT64"}
+        out = s.post("/v2/models/mini/infer", {"inputs": [
+            {"name": "input_ids", "data": ids, **data},
+            {"name": "attention_mask", "data": [1] * len(ids), **data}]})
+        assert out.json["outputs"][0]["data"][0] == scores[i]
+    a = s.post("/predict", {"inputs": [["a"], [LONG]], "truncate": False})
+    assert a.status == 422 and "512" in a.json["error"]
+
+
 def test_many_documents(s):
     n = 3000
     a = s.post("/v1/rerank", {"query": "q", "documents": [f"{i % 7}" for i in range(n)]}, timeout=120)

@@ -85,8 +85,9 @@ def test_predict(s):
     a = s.post("/predict", {"inputs": [["q", d] for d in DOCS], **raw}).json
     assert [x[0]["score"] for x in a] == [1, -5, 4]
     assert s.post("/predict", {"inputs": "abc", **raw}).json == [{"score": -5, "label": "LABEL_0"}]
-    assert len(s.post("/predict", {"inputs": [["a"], ["b"]]}).json) == 2
-    for bad in ([["a"], ["b", "c"]], [["a", "b", "c"]], [[]], [1], 7, None, {"a": 1}):
+    a = s.post("/predict", {"inputs": [["abc"], ["q", DOCS[0]], ["q", ""]], **raw}).json
+    assert [x[0]["score"] for x in a] == [-5, 1, -8]
+    for bad in ([["a", "b", "c"]], [[]], [1], 7, None, {"a": 1}):
         assert s.post("/predict", {"inputs": bad}).status == 422, bad
     assert s.post("/predict", {"inputs": []}).status in (400, 422)
 
