@@ -16,8 +16,8 @@ struct Dims {
 };
 static const Dims LAYER[] = {{3072, 1024}, {1024, 1024}, {4096, 1024}, {1024, 4096}};
 
-static const char *NAME[] = {"square", "deep64", "deep32", "wide",  "square5", "across",
-                             "thin64", "half64", "deep16", "block", "block6"};
+static const char *NAME[] = {"square", "block", "deep64", "deep32", "wide", "square5", "across",
+                             "thin64", "half64", "deep16", "block3"};
 
 __global__ void reference(const void *a, const void *w, int type, rr__cu_gemm g, int row0, int rows,
                           double *out) {

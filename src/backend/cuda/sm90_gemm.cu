@@ -292,12 +292,12 @@ template <class S> cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream)
 
 /* in, out, BM, BN, warpgroups, schedule, stages, buffers, cluster down, across, slabs */
 template <class I, class O> using Square = Shape<I, O, 128, 128, 2, TURNS, 6, 2, 2, 1, 1>;
+template <class I, class O> using Block = Shape<I, O, 128, 128, 2, TOGETHER, 6, 2, 1, 1, 1>;
 template <class I, class O> using Deep64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1, 1, 1, 2>;
 template <class I, class O> using Deep32 = Shape<I, O, 64, 32, 1, TOGETHER, 9, 1, 1, 1, 2>;
 #ifdef RR_LAB /* what lost (lab/README.md) */
 template <class I, class O> using Wide = Shape<I, O, 128, 256, 2, TOGETHER, 4, 1, 2, 1, 1>;
-template <class I, class O> using Block = Shape<I, O, 128, 128, 2, TOGETHER, 3, 2, 1, 1, 2>;
-template <class I, class O> using Block6 = Shape<I, O, 128, 128, 2, TOGETHER, 6, 2, 1, 1, 1>;
+template <class I, class O> using Block3 = Shape<I, O, 128, 128, 2, TOGETHER, 3, 2, 1, 1, 2>;
 template <class I, class O> using Square5 = Shape<I, O, 128, 128, 2, TURNS, 5, 4, 2, 1, 1>;
 template <class I, class O> using Across = Shape<I, O, 128, 128, 2, TURNS, 6, 2, 1, 2, 1>;
 template <class I, class O> using Thin64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1, 1, 1, 1>;
@@ -305,6 +305,7 @@ template <class I, class O> using Half64 = Shape<I, O, 64, 64, 1, TOGETHER, 3, 1
 template <class I, class O> using Deep16 = Shape<I, O, 64, 16, 1, TOGETHER, 11, 1, 1, 1, 2>;
 enum {
     SQUARE,
+    BLOCK,
     DEEP64,
     DEEP32,
     WIDE,
@@ -313,12 +314,11 @@ enum {
     THIN64,
     HALF64,
     DEEP16,
-    BLOCK,
-    BLOCK6,
+    BLOCK3,
     N_VARIANT
 };
 #else
-enum { SQUARE, DEEP64, DEEP32 };
+enum { SQUARE, BLOCK, DEEP64, DEEP32 };
 #endif
 
 template <class I, class O>
@@ -326,13 +326,13 @@ cudaError_t launch_variant(const rr__cu_gemm *g, int variant, cudaStream_t strea
     switch (variant) {
     case SQUARE:
         return launch<Square<I, O>>(g, stream);
+    case BLOCK:
+        return launch<Block<I, O>>(g, stream);
     case DEEP64:
         return launch<Deep64<I, O>>(g, stream);
 #ifdef RR_LAB
-    case BLOCK:
-        return launch<Block<I, O>>(g, stream);
-    case BLOCK6:
-        return launch<Block6<I, O>>(g, stream);
+    case BLOCK3:
+        return launch<Block3<I, O>>(g, stream);
     case WIDE:
         return launch<Wide<I, O>>(g, stream);
     case SQUARE5:
@@ -369,10 +369,11 @@ int64_t tiles_of(const rr__cu_gemm *g, int rows, int cols) {
     return (int64_t)((g->m + rows - 1) / rows) * ((g->n + cols - 1) / cols);
 }
 
-/* The largest tile that still occupies an H100's 132 multiprocessors (lab/README.md). */
+/* The largest tile that still occupies an H100's 132 multiprocessors (lab/README.md); SQUARE where a
+ * block has several, to take turns. */
 int choose(const rr__cu_gemm *g) {
-    if (tiles_of(g, 128, 128) >= 96)
-        return SQUARE;
+    if (tiles_of(g, 128, 128) >= 66)
+        return tiles_of(g, 128, 128) <= 132 ? BLOCK : SQUARE;
     return tiles_of(g, 64, 64) >= 66 ? DEEP64 : DEEP32;
 }
 
