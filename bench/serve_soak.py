@@ -5,7 +5,8 @@
 
 Clients of every kind at once: small and large requests, kept and new connections, malformed bodies,
 clients that leave. Resident memory is sampled each second. After the first stage (a tenth of
-the time, at least 15 s) its highest value may grow by less than 2 %."""
+the time, at least 15 s) its highest value may grow by less than 2 %. Under a sanitizer, whose own
+memory grows, --growth 1000."""
 import argparse
 import http.client
 import json
@@ -70,8 +71,9 @@ def main():
     ap.add_argument("--binary", default="build/rerank")
     ap.add_argument("--model", default="models/mini")
     ap.add_argument("--seconds", type=float, default=600)
+    ap.add_argument("--growth", type=float, default=2, help="percent that memory may grow by")
     a = ap.parse_args()
-    first = max(15.0, a.seconds / 10)
+    first = min(max(15.0, a.seconds / 10), a.seconds / 2)
     stop, count, samples = threading.Event(), {}, []
     # A small cache of tokenized documents: one that fills for minutes would look like a leak.
     with Server("-m", a.model, "--cache-tokens", "65536", binary=a.binary) as s:
@@ -92,7 +94,7 @@ def main():
     print(f"{a.seconds:.0f} s, answers {dict(sorted(count.items(), key=str))}")
     print(f"resident: {early / 1e6:.1f} MB at most in the first {first:.0f} s, {late / 1e6:.1f} MB "
           f"after, growth {growth:+.2%}")
-    ok = growth < 0.02 and not bad and count.get(200, 0) > 0 and not any(
+    ok = growth < a.growth / 100 and not bad and count.get(200, 0) > 0 and not any(
         isinstance(k, int) and k >= 500 for k in count)
     print("ok" if ok else "FAILED")
     return 0 if ok else 1

@@ -19,10 +19,11 @@ ifneq ($(WITH_SERVER),)
 all: $(BUILD)/serve-null
 endif
 
-## make soak            SECONDS=600: mixed load on the server; memory must not grow, nothing fail
+## make soak            SECONDS=600: a full queue for a minute, then mixed load; memory must not grow, nothing fail
 SECONDS ?= 600
 soak: setup-test
 	@$(MAKE) --no-print-directory all
+	@FULL_S=60 BUILD=$(BUILD) $(PYENV)/bin/python -m pytest -q tests/serve/test_http.py -k queue_full
 	@$(PYENV)/bin/python bench/serve_soak.py --binary $(BUILD)/rerank --seconds $(SECONDS)
 .PHONY: soak
 
