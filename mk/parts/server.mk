@@ -19,6 +19,13 @@ ifneq ($(WITH_SERVER),)
 all: $(BUILD)/serve-null
 endif
 
+# The same with the real engine, over a backend that answers at once.
+SCHED_OBJ := $(filter-out %/null_engine.o,$(NULL_OBJ)) $(BUILD)/bench/null_backend.o
+$(BUILD)/serve-sched: $(SCHED_OBJ) $(BUILD)/librerank.a
+	@echo "  link  $@"
+	@$(CC) $(LDFLAGS) -o $@ $(SCHED_OBJ) $(BUILD)/librerank.a $(LIB_LIBS) $(CLI_LIBS) $(LDLIBS)
+-include $(BUILD)/bench/null_backend.d
+
 ## make soak            SECONDS=600: a full queue for a minute, then mixed load; memory must not grow, nothing fail
 SECONDS ?= 600
 soak: setup-test
@@ -31,7 +38,8 @@ soak: setup-test
 INFINITY ?= $(shell command -v infinity_emb 2>/dev/null)
 bench-serve: setup-test
 	@$(MAKE) --no-print-directory all
-	@$(PYENV)/bin/python bench/serve_overhead.py --binary $(BUILD)/serve-null
+	@$(MAKE) --no-print-directory $(BUILD)/serve-sched
+	@$(PYENV)/bin/python bench/serve_overhead.py --build $(BUILD)
 	@$(if $(INFINITY),,echo "infinity_emb is not here: pip install 'infinity-emb[torch,server]' 'transformers<5' and set INFINITY")
 	@$(PYENV)/bin/python bench/serve.py --binary $(BUILD)/rerank $(if $(INFINITY),--infinity $(INFINITY))
 .PHONY: bench-serve
