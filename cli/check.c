@@ -1,5 +1,6 @@
 /* check.c - rerank check FILE.onnx: what is wrong with it, by name. */
 #include "cli.h"
+#include "options.h"
 
 #ifdef RR_WITH_ONNX
 #include "base/file.h"
@@ -8,13 +9,6 @@
 
 #include <stdio.h>
 #include <string.h>
-
-static const char help[] =
-    "usage: rerank check [--json] FILE.onnx\n"
-    "\n"
-    "Checks structure, names, order, operators against the opset, types and shapes,\n"
-    "initialisers and external data in bounds, and that batch and sequence are dynamic.\n"
-    "Exit status: 0 sound, 1 faults found or not an ONNX file, 2 wrong usage.\n";
 
 typedef struct output {
     int          json;
@@ -60,32 +54,31 @@ static void summary_json(rr__json_out *o, const rr__onnx_report *r) {
 }
 
 int cmd_check(int argc, char **argv) {
-    const char     *path = NULL, *slash;
+    output            o = {0};
+    const cli_flag    flags[] = {{"json", 0, CLI_BOOL, &o.json, NULL, "findings as JSON", 0, 0}};
+    const cli_command command = {
+        "check",
+        "[--json] FILE.onnx",
+        "Checks structure, names, order, operators against the opset, types and shapes,\n"
+        "initialisers and external data in bounds, and that batch and sequence are dynamic.",
+        flags,
+        1,
+        NULL,
+        "Exit status: 0 sound, 1 faults found or not an ONNX file, 2 wrong usage.\n"};
+    const char     *path, *slash;
     char            dir[4096] = ".";
-    output          o = {0};
     rr__onnx_report r = {0};
     rr__file        file;
+    cli_rest        rest;
     rr_error        err;
     rr_status       s;
+    int             code = cli_parse(&command, argc, argv, &rest);
 
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            fputs(help, stdout);
-            return EXIT_OK;
-        }
-        if (strcmp(argv[i], "--json") == 0) {
-            o.json = 1;
-        } else if (argv[i][0] == '-' || path) {
-            fprintf(stderr, "rerank check: unexpected \"%s\"\n%s", argv[i], help);
-            return EXIT_USAGE;
-        } else {
-            path = argv[i];
-        }
-    }
-    if (!path) {
-        fputs(help, stderr);
-        return EXIT_USAGE;
-    }
+    if (code >= 0)
+        return code;
+    if (rest.n != 1)
+        return cli_fail("check", EXIT_USAGE, "one FILE.onnx is needed; see rerank check --help");
+    path = rest.arg[0];
     slash = strrchr(path, '/');
     if (slash && slash > path && (size_t)(slash - path) < sizeof dir) {
         memcpy(dir, path, (size_t)(slash - path));
@@ -106,7 +99,7 @@ int cmd_check(int argc, char **argv) {
         rr__file_unmap(&file);
     }
     if (s) {
-        fprintf(stderr, "rerank check: %s\n", err.text);
+        cli_fail("check", EXIT_FAILED, "%s", err.text);
     } else if (o.json) {
         summary_json(&o.out, &r);
     } else {

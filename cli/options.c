@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_FLAGS = 48 };
+enum { MAX_FLAGS = 64 };
 
 int cli_fail(const char *command, int code, const char *fmt, ...) {
     va_list ap;
@@ -85,6 +85,10 @@ static void help(const cli_command *c, const cli_flag *all, int n) {
     for (int i = 0; i < n; i++) {
         char left[96];
 
+        if (all[i].kind == CLI_TITLE) {
+            printf("%s%s:\n", i ? "\n" : "", all[i].name);
+            continue;
+        }
         if (c->common && i == c->n_flag)
             printf("\nModel, backend and truncation:\n");
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", all[i].letter ? '-' : ' ',
@@ -156,7 +160,8 @@ static int unknown(const cli_command *c, const cli_flag *all, int n, const char 
     size_t at = 0;
 
     for (int i = 0; i < n && at < sizeof names; i++)
-        at += (size_t)snprintf(names + at, sizeof names - at, "%s|", all[i].name);
+        if (all[i].kind != CLI_TITLE)
+            at += (size_t)snprintf(names + at, sizeof names - at, "%s|", all[i].name);
     if (cli_nearest(name, names, word))
         return cli_fail(c->name, EXIT_USAGE, "no flag --%s; did you mean --%s?", name, word);
     return cli_fail(c->name, EXIT_USAGE, "no flag --%s; see rerank %s --help", name, c->name);
@@ -174,7 +179,8 @@ static int is_word(const char *text, size_t n, const char *words) {
     return 0;
 }
 
-static int take_words(const cli_command *c, const cli_flag *f, const char *text) {
+/* `what` is how the user wrote the flag, for messages. */
+static int take_words(const cli_command *c, const cli_flag *f, const char *what, const char *text) {
     const char *p = text;
 
     for (;;) {
@@ -184,9 +190,9 @@ static int take_words(const cli_command *c, const cli_flag *f, const char *text)
         if (!is_word(p, n, f->arg)) {
             snprintf(one, sizeof one, "%.*s", (int)(n < 60 ? n : 60), p);
             if (cli_nearest(one, f->arg, word))
-                return cli_fail(c->name, EXIT_USAGE, "--%s \"%s\" is none of %s; did you mean %s?",
-                                f->name, one, f->arg, word);
-            return cli_fail(c->name, EXIT_USAGE, "--%s \"%s\" is none of %s", f->name, one, f->arg);
+                return cli_fail(c->name, EXIT_USAGE, "%s \"%s\" is none of %s; did you mean %s?",
+                                what, one, f->arg, word);
+            return cli_fail(c->name, EXIT_USAGE, "%s \"%s\" is none of %s", what, one, f->arg);
         }
         if (!p[n])
             break;
@@ -196,45 +202,81 @@ static int take_words(const cli_command *c, const cli_flag *f, const char *text)
     return -1;
 }
 
-static int take(const cli_command *c, const cli_flag *f, const char *text) {
-    char  *end;
-    double v;
+static int take_number(const cli_command *c, const cli_flag *f, const char *what,
+                       const char *text) {
+    static const char units[] = "kKmMgG";
+    char             *end;
+    double            v;
+    const char       *unit;
 
-    if (f->kind == CLI_TEXT) {
-        *(const char **)f->into = text;
-        return -1;
-    }
-    if (f->kind == CLI_WORD || f->kind == CLI_WORDS)
-        return take_words(c, f, text);
-    if (f->kind == CLI_LIST) {
-        cli_list *l = f->into;
-
-        if (l->n == (int)(sizeof l->item / sizeof l->item[0]))
-            return cli_fail(c->name, EXIT_USAGE, "--%s: given more than %d times", f->name, l->n);
-        l->item[l->n++] = text;
-        return -1;
-    }
     errno = 0;
     v = strtod(text, &end);
+    if (f->kind == CLI_SIZE && *end && end > text && (unit = strchr(units, *end))) {
+        v *= (double)(1LL << 10 * ((unit - units) / 2 + 1));
+        end++;
+    }
     if (!*text || *end || errno || !(v >= f->lo && v <= f->hi) ||
-        (f->kind == CLI_INT && v != floor(v)))
-        return cli_fail(c->name, EXIT_USAGE, "--%s \"%s\": a %s from %.15g to %.15g is needed",
-                        f->name, text, f->kind == CLI_INT ? "whole number" : "number", f->lo,
-                        f->hi);
-    if (f->kind == CLI_INT)
-        *(int64_t *)f->into = (int64_t)v;
-    else
+        (f->kind != CLI_REAL && v != floor(v)))
+        return cli_fail(c->name, EXIT_USAGE, "%s \"%s\": a %s from %.15g to %.15g is needed", what,
+                        text, f->kind == CLI_REAL ? "number" : "whole number", f->lo, f->hi);
+    if (f->kind == CLI_REAL)
         *(double *)f->into = v;
+    else if (f->kind == CLI_INT32)
+        *(int32_t *)f->into = (int32_t)v;
+    else
+        *(int64_t *)f->into = (int64_t)v;
+    return -1;
+}
+
+static int take(const cli_command *c, const cli_flag *f, const char *what, const char *text) {
+    cli_list *l = f->into;
+
+    switch (f->kind) {
+    case CLI_TEXT:
+        *(const char **)f->into = text;
+        return -1;
+    case CLI_WORD:
+    case CLI_WORDS:
+        return take_words(c, f, what, text);
+    case CLI_LIST:
+        if (l->n == (int)(sizeof l->item / sizeof l->item[0]))
+            return cli_fail(c->name, EXIT_USAGE, "%s: given more than %d times", what, l->n);
+        l->item[l->n++] = text;
+        return -1;
+    default:
+        return take_number(c, f, what, text);
+    }
+}
+
+int cli_environment(const cli_command *c) {
+    cli_flag all[MAX_FLAGS];
+    int      n = collect(c, all);
+
+    for (int i = 0; i < n; i++) {
+        char        name[64] = "RERANK_";
+        const char *text;
+        size_t      at = strlen(name);
+        int         code;
+
+        if (all[i].kind == CLI_TITLE || all[i].kind == CLI_BOOL)
+            continue;
+        for (const char *p = all[i].name; *p && at + 1 < sizeof name; p++)
+            name[at++] = (char)(*p == '-' ? '_' : *p >= 'a' ? *p - 'a' + 'A' : *p);
+        text = getenv(name);
+        code = text && *text ? take(c, &all[i], name, text) : -1;
+        if (code >= 0)
+            return code;
+    }
     return -1;
 }
 
 int cli_parse(const cli_command *c, int argc, char **argv, cli_rest *rest) {
     cli_flag all[MAX_FLAGS];
-    int      n = collect(c, all), only_rest = 0;
+    int      n = collect(c, all), only_rest = 0, code = -1;
 
     *rest = (cli_rest){argv, 0};
-    for (int i = 1; i < argc; i++) {
-        char           *a = argv[i], name[64];
+    for (int i = 1; i < argc && code < 0; i++) {
+        char           *a = argv[i], name[64], what[72];
         const char     *value = NULL;
         const cli_flag *f = NULL;
         size_t          len;
@@ -256,7 +298,7 @@ int cli_parse(const cli_command *c, int argc, char **argv, cli_rest *rest) {
             snprintf(name, sizeof name, "%.*s", (int)(len < 63 ? len : 63), a + 2);
             value = a[2 + len] == '=' ? a + 3 + len : NULL;
             for (int k = 0; k < n && !f; k++)
-                if (strcmp(all[k].name, name) == 0)
+                if (all[k].kind != CLI_TITLE && strcmp(all[k].name, name) == 0)
                     f = &all[k];
         } else {
             snprintf(name, sizeof name, "%.60s", a + 1);
@@ -275,11 +317,10 @@ int cli_parse(const cli_command *c, int argc, char **argv, cli_rest *rest) {
         }
         if (!value && i + 1 >= argc)
             return cli_fail(c->name, EXIT_USAGE, "--%s needs a value (%s)", f->name, f->arg);
-        int code = take(c, f, value ? value : argv[++i]);
-        if (code >= 0)
-            return code;
+        snprintf(what, sizeof what, "--%s", f->name);
+        code = take(c, f, what, value ? value : argv[++i]);
     }
-    return -1;
+    return code;
 }
 
 /* ---- model and engine ----------------------------------------------------- */

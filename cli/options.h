@@ -13,11 +13,14 @@
 typedef enum cli_kind {
     CLI_BOOL,
     CLI_INT,
+    CLI_INT32,
+    CLI_SIZE, /* whole, with K, M or G (of 1024) allowed                         */
     CLI_REAL,
     CLI_TEXT,
     CLI_WORD,  /* one of the words of arg, "right|left"                            */
     CLI_WORDS, /* some of them, "fp32,int8"                                        */
-    CLI_LIST   /* may be given several times; into is a cli_list                   */
+    CLI_LIST,  /* may be given several times; into is a cli_list                   */
+    CLI_TITLE  /* no flag: a heading of the help                                   */
 } cli_kind;
 
 typedef struct cli_list {
@@ -29,7 +32,7 @@ typedef struct cli_flag {
     const char *name;   /* without -- */
     char        letter; /* 0 = none   */
     cli_kind    kind;
-    void       *into;       /* int, int64_t, double, const char * or cli_list */
+    void       *into;       /* int, int64_t, int32_t, double, const char * or cli_list */
     const char *arg, *help; /* "N", "print the best N" */
     double      lo, hi;     /* for numbers */
 } cli_flag;
@@ -58,6 +61,9 @@ typedef struct cli_command {
 /* Parse; on --help print and return 0, on wrong usage say what and return 2, else -1. rest->arg
  * points into argv, whose order changes. */
 int cli_parse(const cli_command *c, int argc, char **argv, cli_rest *rest);
+
+/* Before that: let variables stand for flags, RERANK_TOP_N for --top-n. -1, or 2 where one is wrong. */
+int cli_environment(const cli_command *c);
 
 /* Print "rerank NAME: text" to stderr; returns code. */
 int cli_fail(const char *command, int code, const char *fmt, ...)

@@ -58,6 +58,7 @@ int rr__take_options(rr__request *r) {
     r->raw = f->raw_scores == RR__TRUE || f->use_activation == RR__FALSE;
     r->echo = f->return_text == RR__TRUE || f->return_documents == RR__TRUE;
     r->details = f->details == RR__TRUE;
+    r->opts.max_query = r->server->o.max_query;
     return take_policy(r) && take_length(r, &f->max_length, "max_length", &r->opts.max_length) &&
            take_length(r, &f->max_doc, "max_tokens_per_doc", &r->opts.max_doc) &&
            take_length(r, &f->max_query, "max_tokens_per_query", &r->opts.max_query);
@@ -106,6 +107,14 @@ const rr__ranked *rr__rank(rr__request *r, size_t *n_out) {
     qsort(ranked, n, sizeof *ranked, by_score); /* logits: distinct where sigmoids are equal */
     *n_out = r->top_n && r->top_n < n ? r->top_n : n;
     return ranked;
+}
+
+void rr__write_model(rr__request *r) {
+    rr__out_key(&r->out, "model");
+    if (r->fields.model.ptr)
+        rr__out_str(&r->out, r->fields.model);
+    else
+        rr__out_cstr(&r->out, r->server->model_name);
 }
 
 void rr__write_details(rr__request *r, size_t index) {

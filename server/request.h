@@ -214,6 +214,7 @@ typedef struct rr__ranked {
 /* The n_out best of r's scores, best first, ties to the lower index; in r's arena. NULL: no memory. */
 const rr__ranked *rr__rank(rr__request *r, size_t *n_out);
 float             rr__activate(const rr__request *r, float logit);
+void              rr__write_model(rr__request *r); /* "model": as asked for, or ours */
 void              rr__write_details(rr__request *r, size_t index); /* "tokens", "truncated"   */
 void              rr__write_timings(rr__request *r);               /* "timings": {...}        */
 void              rr__write_usage(rr__request *r);                 /* "usage": {...}          */

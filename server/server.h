@@ -32,7 +32,7 @@ typedef struct rr__server_opts {
     int64_t max_tokens;   /* tokens of one request; 0 = no limit but the queue's     */
     int32_t max_docs;     /* documents of one request; 0 = 16384                     */
     int32_t max_conns;    /* connections; 0 = 4096                                   */
-    int32_t max_length;   /* tokens of a pair that the engine was opened with        */
+    int32_t max_query;    /* tokens of a query, unless the request says; 0 = the engine's default */
     int32_t refuse_long;  /* 1: a pair that is too long is an error, unless the request says */
     int32_t io_threads;   /* 0 = half the cores, 1..4                                */
     int32_t workers;      /* 0 = the cores, 2..8                                     */

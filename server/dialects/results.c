@@ -75,11 +75,7 @@ static void results_write(rr__request *r) {
     rr__out_cstr(o, r->id);
     rr__out_key(o, "object");
     rr__out_cstr(o, "list");
-    rr__out_key(o, "model");
-    if (r->fields.model.ptr)
-        rr__out_str(o, r->fields.model);
-    else
-        rr__out_cstr(o, r->server->model_name);
+    rr__write_model(r);
     rr__out_key(o, "results");
     rr__out_array(o);
     for (size_t i = 0; ranked && i < n; i++)

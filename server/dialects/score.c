@@ -40,11 +40,7 @@ static void score_write(rr__request *r) {
     rr__out_cstr(o, "list");
     rr__out_key(o, "created");
     rr__out_i64(o, (int64_t)time(NULL));
-    rr__out_key(o, "model");
-    if (r->fields.model.ptr)
-        rr__out_str(o, r->fields.model);
-    else
-        rr__out_cstr(o, r->server->model_name);
+    rr__write_model(r);
     rr__out_key(o, "data");
     rr__out_array(o);
     for (size_t i = 0; scores && i < n; i++) {

@@ -34,6 +34,15 @@ def test_too_long_is_cut_or_refused(s):
     assert a["results"][0]["tokens_used"] == 64 and a["usage"]["total_tokens"] == 64
 
 
+def test_flags_and_variables_of_every_command():
+    env = {"RERANK_MAX_QUERY": "5", "RERANK_MAX_LENGTH": "32", "RERANK_TRUNCATION_SIDE": "left"}
+    with Server("-m", MODEL, "--max-length", "64", binary=RERANK, env=env) as s:
+        def used(doc, **more):
+            body = {"query": "word " * 50, "documents": [doc], "details": True, **more}
+            return s.post("/v1/rerank", body).json["results"][0]["tokens_used"]
+        assert used(LONG) == 64 and used("a") < 12 < used("a", max_tokens_per_query=20)
+
+
 def test_whole_requests_are_admitted_or_refused():
     with Server("-m", MODEL, "--max-queue-tokens", "600", binary=RERANK) as s:
         a = s.post("/v1/rerank", {"query": "q", "documents": [LONG] * 2})
