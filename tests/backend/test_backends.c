@@ -15,10 +15,16 @@ static const double exact[RR__N_PRECISION] = {
 static const double on_gpu[RR__N_PRECISION] = {
     [RR__FP32] = 2e-2, [RR__BF16] = 3e-1, [RR__FP16] = 3e-2, [RR__INT8] = 8e-1, [RR__FP8] = 1.5};
 
-/* The tiny models sum over 64 random channels: rounding averages out far less than in a real one. */
-static double tolerance(const rr__backend *b, rr__precision precision, const rr__model *m) {
-    if (strcmp(b->name, "cuda") == 0)
+/* The tiny models sum over 64 random channels: rounding averages out far less than in a real one.
+ * AMX adds bf16 products in another order: 0.036 was seen where other cpus are just below 0.03. */
+static double tolerance(const opened *o, rr__precision precision, const rr__model *m) {
+    rr__backend_info info;
+
+    if (strcmp(o->backend->name, "cuda") == 0)
         return on_gpu[precision];
+    o->backend->describe(o->weights, &info);
+    if (precision == RR__BF16 && strncmp(info.device, "amx", 3) == 0 && m->d_model >= 128)
+        return 5e-2;
     return exact[precision] * (precision > RR__FP32 && m->d_model < 128 ? 10 : 1);
 }
 
@@ -82,7 +88,7 @@ static void check_truth(const rr__backend *backend, rr__precision precision, voi
     worst = worst_error(logits, a->t->logits + first, b.n_seq);
     fprintf(stderr, "%s: %s %s: %d sequences, largest logit error %.2g\n", a->what, backend->name,
             rr__precision_name(precision), (int)b.n_seq, worst);
-    cr_expect_leq(worst, tolerance(backend, precision, a->t->model), "%s: %s %s: logit error %g",
+    cr_expect_leq(worst, tolerance(&o, precision, a->t->model), "%s: %s %s: logit error %g",
                   a->what, backend->name, rr__precision_name(precision), worst);
     backend_close(&o);
     free(logits);
@@ -203,7 +209,7 @@ static void check_shapes(const rr__backend *backend, rr__precision precision, vo
 
         backend_score(&o, b, logits);
         worst = worst_error(logits, a->want[i], b->n_seq);
-        cr_expect_leq(worst, tolerance(backend, precision, a->m), "%s: %s %s: %s: logit error %g",
+        cr_expect_leq(worst, tolerance(&o, precision, a->m), "%s: %s %s: %s: logit error %g",
                       a->dir, backend->name, rr__precision_name(precision), shapes[i].what, worst);
         free(logits);
     }
