@@ -19,8 +19,10 @@ import math
 import os
 import platform
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -132,12 +134,23 @@ def servers(a):
            "INFINITY_ANONYMOUS_USAGE_STATS": "0", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
     for p in a.precision.split(","):
         yield (f"rerank serve {p}", a.port, "/ready", env,
-               [a.binary, "serve", "-m", a.model, "--port", str(a.port), "--precision", p, "--log", "off"])
-    if a.infinity:
+               [a.binary, "serve", "-m", a.model, "--port", str(a.port), "--precision", p, "--log", "off"], None)
+    if a.infinity and a.infinity_engine == "optimum":
+        folder = tempfile.mkdtemp(prefix="infinity-")  # optimum looks for a bare file name in its folder
+        for path in glob.glob(f"{a.model}/*.json"):
+            shutil.copy(path, folder)
+        subprocess.run([a.binary, "export", "-m", a.model, "-o", f"{folder}/model.onnx"], check=True,
+                       stderr=subprocess.DEVNULL)
+        yield ("infinity_emb optimum fp32", a.port + 1, "/health", env,
+               [os.path.abspath(a.infinity), "v2", "--model-id", ".", "--served-model-name", "mini",
+                "--host", "127.0.0.1", "--port", str(a.port + 1), "--engine", "optimum", "--device", "cpu",
+                "--no-bettertransformer", "--no-model-warmup", "--log-level", "error"], folder)
+        shutil.rmtree(folder)
+    elif a.infinity:
         yield (f"infinity_emb {a.infinity_engine} fp32", a.port + 1, "/health", env,
                [a.infinity, "v2", "--model-id", os.path.abspath(a.model), "--served-model-name", "mini",
                 "--host", "127.0.0.1", "--port", str(a.port + 1), "--engine", a.infinity_engine, "--device", "cpu",
-                "--dtype", "float32", "--no-bettertransformer", "--no-model-warmup", "--log-level", "error"])
+                "--dtype", "float32", "--no-bettertransformer", "--no-model-warmup", "--log-level", "error"], None)
 
 
 def tokens_per_document(a, texts):
@@ -157,7 +170,8 @@ def main():
     ap.add_argument("--binary", default="build/rerank")
     ap.add_argument("--model", default="models/mini")
     ap.add_argument("--infinity", help="the infinity_emb program; without it only ours runs")
-    ap.add_argument("--infinity-engine", default="torch")
+    ap.add_argument("--infinity-engine", default="torch",
+                    help="torch, or optimum: ONNX Runtime on our export (pip install optimum-onnx)")
     ap.add_argument("--precision", default="fp32,auto")
     ap.add_argument("--rates", default="1,2,4,8,16,24,32")
     ap.add_argument("--seconds", type=float, default=8)
@@ -174,8 +188,8 @@ def main():
           f"{a.seconds:g} s a rate; mean {mean:.0f} tokens a pair; slo {a.slo:g} s")
     print(f"{'server':32} {'req/s':>6} {'goodput':>8} {'p50 ms':>8} {'p99 ms':>8} {'tokens/s':>9} {'RSS MB':>7}")
     capacity = {}
-    for name, port, path, env, args in servers(a):
-        with subprocess.Popen(args, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:
+    for name, port, path, env, args, folder in servers(a):
+        with subprocess.Popen(args, env=env, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:
             try:
                 wait_up(f"http://127.0.0.1:{port}{path}", p)
                 asyncio.run(load("127.0.0.1", port, trace(2, 3, texts, 99, a.fixed)))  # warm up
