@@ -50,6 +50,7 @@ static const struct {
     F("truncation_side", STR, side),
     F("truncation_policy", STR, truncation_policy),
     F("inputs", RAW, inputs),
+    F("text_pairs", RAW, text_pairs),
     F("ids", RAW, ids),
     F("outputs", RAW, outputs),
     F("parameters", RAW, parameters),

@@ -29,7 +29,8 @@ typedef struct rr__fields {
     rr__tri   add_special, skip_special;
     rr__num   top_n, max_length, max_doc, max_query, priority, deadline_ms;
     rr_str    model, id, side, truncation_policy; /* ptr NULL: absent */
-    rr_str    inputs, ids, outputs, parameters;   /* values as written, for the dialect to read */
+    rr_str    inputs, text_pairs, ids, outputs,
+        parameters; /* values as written, for the dialect to read */
 } rr__fields;
 
 enum { RR__BODY_OK, RR__BODY_MALFORMED, RR__BODY_FIELD, RR__BODY_NOMEM };

@@ -4,8 +4,6 @@
 
 #include "server/request.h"
 
-extern const rr__dialect rr__predict;
-
 void rr__get_info(rr__request *r);      /* dialects/tei.c    */
 void rr__post_tokenize(rr__request *r); /* dialects/tokens.c */
 void rr__post_decode(rr__request *r);

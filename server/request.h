@@ -76,7 +76,8 @@ struct rr__route {
 
 extern const rr__route   rr__routes[];
 extern const int         rr__n_routes;
-extern const rr__dialect rr__any, rr__tei, rr__results, rr__score, rr__kserve;
+extern const rr__dialect rr__any, rr__tei, rr__predict, rr__pairs, rr__results, rr__score,
+    rr__kserve, rr__nim, rr__llamacpp;
 
 /* The route of a request; on failure NULL and *problem is NOT_FOUND or METHOD. */
 const rr__route *rr__route_find(const char *method, const char *path, rr_str segment[2],
@@ -222,6 +223,9 @@ void              rr__write_usage(rr__request *r);                 /* "usage": {
 int rr__take_options(rr__request *r);
 /* Documents of a list into r->docs with all limits checked. */
 int rr__take_docs(rr__request *r, const rr__texts *docs, const char *name);
+/* The problem as OpenAI's clients, Cohere's and Jina's look for it (results.c); as TEI's do (tei.c). */
+int rr__results_fail(rr__request *r);
+int rr__tei_fail(rr__request *r);
 /* Fill r->http and r->out for r->problem, through the dialect. */
 void rr__write_problem(rr__request *r);
 

@@ -49,6 +49,9 @@ const rr__route rr__routes[] = {
     OPEN("/v2/models/*/versions/*/ready", rr__kserve, rr__kserve_ready),
     SCORE("/v2/models/*/infer", rr__kserve),
     SCORE("/v2/models/*/versions/*/infer", rr__kserve),
+    SCORE("/reranking", rr__llamacpp),
+    SCORE("/v1/reranking", rr__llamacpp),
+    SCORE("/v1/ranking", rr__nim),
 };
 const int rr__n_routes = sizeof rr__routes / sizeof rr__routes[0];
 

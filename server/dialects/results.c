@@ -87,7 +87,7 @@ static void results_write(rr__request *r) {
     rr__out_end_object(o);
 }
 
-static int results_fail(rr__request *r) {
+int rr__results_fail(rr__request *r) {
     rr__json_out *o = &r->out;
     int           http = rr__problem_http(r->problem);
 
@@ -113,7 +113,7 @@ static int results_fail(rr__request *r) {
     return http;
 }
 
-const rr__dialect rr__results = {"results", results_accept, results_write, results_fail};
+const rr__dialect rr__results = {"results", results_accept, results_write, rr__results_fail};
 
 void rr__get_models(rr__request *r) {
     rr__json_out *o = &r->out;

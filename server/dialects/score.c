@@ -60,8 +60,4 @@ static void score_write(rr__request *r) {
     rr__out_end_object(o);
 }
 
-static int score_fail(rr__request *r) {
-    return rr__results.fail(r);
-}
-
-const rr__dialect rr__score = {"score", score_accept, score_write, score_fail};
+const rr__dialect rr__score = {"score", score_accept, score_write, rr__results_fail};

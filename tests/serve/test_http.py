@@ -92,6 +92,34 @@ def test_predict(s):
     assert s.post("/predict", {"inputs": []}).status in (400, 422)
 
 
+def test_llamacpp(s):
+    for path in ("/reranking", "/v1/reranking"):
+        a = s.post(path, {"query": "q", "documents": DOCS, "top_n": 2}).json
+        assert [(x["index"], x["relevance_score"]) for x in a["results"]] == [(2, 4), (0, 1)]
+        a = s.post(path, {"query": "q", "texts": DOCS, "return_text": True}).json
+        assert [(x["text"], x["score"]) for x in a] == [(DOCS[2], 4), (DOCS[0], 1), (DOCS[1], -5)]
+        a = s.post(path, {"query": "q", "documents": DOCS, "raw_scores": False}).json
+        assert a["results"][0]["relevance_score"] == pytest.approx(sigmoid(4), abs=1e-7)
+        a = s.post(path, {"query": "q", "documents": []})
+        assert a.status == 400 and a.json["error"]["code"] == 400
+
+
+def test_nim(s):
+    body = {"model": "m", "query": {"text": "q"}, "passages": [{"text": d} for d in DOCS], "truncate": "END"}
+    a = s.post("/v1/ranking", body).json
+    assert a["rankings"] == [{"index": 2, "logit": 4}, {"index": 0, "logit": 1}, {"index": 1, "logit": -5}]
+    assert s.post("/v1/ranking", {**body, "truncate": "NONE"}).status == 200
+    assert s.post("/v1/ranking", {"query": {"text": "q"}}).json["error"]["type"] == "BadRequestError"
+
+
+def test_sagemaker(s):
+    assert s.get("/ping").status == 200
+    a = s.post("/invocations", {"text_pairs": [["q", d] for d in DOCS]}).json
+    assert a["scores"] == [pytest.approx(sigmoid(x), abs=1e-7) for x in (1, -5, 4)]
+    assert s.post("/invocations", {"inputs": ["a", "b"]}).status == 400
+    assert s.post("/invocations", {"text_pairs": [["a", "b", "c"]]}).json["error"]["code"] == 400
+
+
 def test_tokenize_and_decode(s):
     a = s.post("/tokenize", {"inputs": ["ab", "c"]}).json
     assert [[t["id"] for t in x] for x in a] == [[97, 98], [99]]
