@@ -3,6 +3,7 @@
 Runs in the environment of tools/requirements-clients.txt; test_clients.py starts it. Standard input
 is {"query": .., "documents": [..]}."""
 import json
+import math
 import sys
 
 URL, NAME = sys.argv[1:3]
@@ -71,6 +72,25 @@ def langchain_infinity_shape():
     a = requests.post(URL + "/rerank", json={"query": QUERY, "documents": DOCS, "model": "m",
                                              "return_documents": False}).json()
     return in_order([(x["index"], x["relevance_score"]) for x in a["results"]])
+
+
+def langchain_nvidia():
+    from langchain_core.documents import Document
+    from langchain_nvidia_ai_endpoints import NVIDIARerank
+    name = json.load(__import__("urllib.request").request.urlopen(URL + "/info"))["model_id"]
+    c = NVIDIARerank(base_url=URL + "/v1", model=name, api_key="x", top_n=len(DOCS), truncate="END")
+    docs = [Document(page_content=d, metadata={"i": i}) for i, d in enumerate(DOCS)]
+    got = c.compress_documents(documents=docs, query=QUERY)
+    logits = in_order([(d.metadata["i"], d.metadata["relevance_score"]) for d in got])
+    return [1 / (1 + math.exp(-x)) for x in logits]
+
+
+def langchain_sagemaker():
+    """The bytes that its SageMaker cross-encoder sends and how it reads the answer; AWS left out."""
+    from urllib.request import urlopen
+    from langchain_community.cross_encoders.sagemaker_endpoint import CrossEncoderContentHandler
+    h = CrossEncoderContentHandler()
+    return h.transform_output(urlopen(URL + "/invocations", h.transform_input([(QUERY, d) for d in DOCS])))
 
 
 def litellm(provider, **kw):
