@@ -87,7 +87,7 @@ static const cli_flag flags[] = {
 };
 
 static const char summary[] =
-    "Serves a reranker over HTTP to clients of TEI, Cohere, Jina, vLLM and KServe;\n"
+    "Serves a reranker over HTTP to clients of TEI, Cohere, Jina, vLLM, KServe and others;\n"
     "a playground is at /, the description at /openapi.json.\n"
     "Every flag has a variable: --max-docs is RERANK_MAX_DOCS. Flags win.";
 

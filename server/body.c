@@ -51,6 +51,7 @@ static const struct {
     F("truncation_policy", STR, truncation_policy),
     F("inputs", RAW, inputs),
     F("text_pairs", RAW, text_pairs),
+    F("instances", RAW, instances),
     F("ids", RAW, ids),
     F("outputs", RAW, outputs),
     F("parameters", RAW, parameters),

@@ -29,7 +29,7 @@ typedef struct rr__fields {
     rr__tri   add_special, skip_special;
     rr__num   top_n, max_length, max_doc, max_query, priority, deadline_ms;
     rr_str    model, id, side, truncation_policy; /* ptr NULL: absent */
-    rr_str    inputs, text_pairs, ids, outputs,
+    rr_str    inputs, text_pairs, instances, ids, outputs,
         parameters; /* values as written, for the dialect to read */
 } rr__fields;
 

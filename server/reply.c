@@ -93,19 +93,30 @@ static int by_score(const void *pa, const void *pb) {
     return a->index < b->index ? -1 : 1;
 }
 
-const rr__ranked *rr__rank(rr__request *r, size_t *n_out) {
-    size_t       n = 0;
-    const float *scores = rr_job_scores(r->job, &n);
-    rr__ranked  *ranked = rr__arena_calloc(&r->arena, n, sizeof *ranked);
+const rr__ranked *rr__rank_some(rr__request *r, size_t first, size_t *n) {
+    size_t       all = 0;
+    const float *scores = rr_job_scores(r->job, &all);
+    size_t       most = scores && first < all ? all - first : 0;
+    rr__ranked  *ranked = rr__arena_calloc(&r->arena, *n < most ? *n : most, sizeof *ranked);
 
     if (!scores || !ranked) {
         r->out.failed = 1;
         return NULL;
     }
-    for (size_t i = 0; i < n; i++)
-        ranked[i] = (rr__ranked){scores[i], (uint32_t)i};
-    qsort(ranked, n, sizeof *ranked, by_score); /* logits: distinct where sigmoids are equal */
-    *n_out = r->top_n && r->top_n < n ? r->top_n : n;
+    *n = *n < most ? *n : most;
+    for (size_t i = 0; i < *n; i++)
+        ranked[i] = (rr__ranked){scores[first + i], (uint32_t)i};
+    qsort(ranked, *n, sizeof *ranked, by_score); /* logits: distinct where sigmoids are equal */
+    return ranked;
+}
+
+const rr__ranked *rr__rank(rr__request *r, size_t *n_out) {
+    const rr__ranked *ranked;
+
+    *n_out = SIZE_MAX;
+    ranked = rr__rank_some(r, 0, n_out);
+    if (r->top_n && r->top_n < *n_out)
+        *n_out = r->top_n;
     return ranked;
 }
 

@@ -77,7 +77,7 @@ struct rr__route {
 extern const rr__route   rr__routes[];
 extern const int         rr__n_routes;
 extern const rr__dialect rr__any, rr__tei, rr__predict, rr__pairs, rr__results, rr__score,
-    rr__kserve, rr__nim, rr__llamacpp;
+    rr__kserve, rr__nim, rr__llamacpp, rr__vertex;
 
 /* The route of a request; on failure NULL and *problem is NOT_FOUND or METHOD. */
 const rr__route *rr__route_find(const char *method, const char *path, rr_str segment[2],
@@ -214,6 +214,8 @@ typedef struct rr__ranked {
 } rr__ranked;
 /* The n_out best of r's scores, best first, ties to the lower index; in r's arena. NULL: no memory. */
 const rr__ranked *rr__rank(rr__request *r, size_t *n_out);
+/* The same for scores first .. first + *n alone, whatever top_n says; index counts from first. */
+const rr__ranked *rr__rank_some(rr__request *r, size_t first, size_t *n);
 float             rr__activate(const rr__request *r, float logit);
 void              rr__write_model(rr__request *r); /* "model": as asked for, or ours */
 void              rr__write_details(rr__request *r, size_t index); /* "tokens", "truncated"   */
@@ -226,6 +228,8 @@ int rr__take_docs(rr__request *r, const rr__texts *docs, const char *name);
 /* The problem as OpenAI's clients, Cohere's and Jina's look for it (results.c); as TEI's do (tei.c). */
 int rr__results_fail(rr__request *r);
 int rr__tei_fail(rr__request *r);
+/* A result as TEI has it (tei.c); first: the place of index 0 in r->docs. */
+void rr__write_tei(rr__request *r, const rr__ranked *ranked, size_t first);
 /* Fill r->http and r->out for r->problem, through the dialect. */
 void rr__write_problem(rr__request *r);
 

@@ -52,6 +52,7 @@ const rr__route rr__routes[] = {
     SCORE("/reranking", rr__llamacpp),
     SCORE("/v1/reranking", rr__llamacpp),
     SCORE("/v1/ranking", rr__nim),
+    SCORE("/vertex", rr__vertex),
 };
 const int rr__n_routes = sizeof rr__routes / sizeof rr__routes[0];
 

@@ -95,6 +95,10 @@ static int take_pairs(rr__request *r, rr_str value, const char *name) {
 }
 
 static int predict_accept(rr__request *r) {
+    if (r->fields.instances.ptr) { /* AIP_PREDICT_ROUTE is often this path */
+        r->dialect = &rr__vertex;
+        return rr__vertex.accept(r);
+    }
     return take_pairs(r, r->fields.inputs, "inputs");
 }
 

@@ -20,26 +20,30 @@ static int tei_accept(rr__request *r) {
     return rr__take_docs(r, &f->texts, "texts");
 }
 
+void rr__write_tei(rr__request *r, const rr__ranked *ranked, size_t first) {
+    rr__json_out *o = &r->out;
+
+    rr__out_object(o);
+    rr__out_key(o, "index");
+    rr__out_u64(o, ranked->index);
+    if (r->echo) {
+        rr__out_key(o, "text");
+        rr__out_str(o, r->docs[first + ranked->index]);
+    }
+    rr__out_key(o, "score");
+    rr__out_f32(o, rr__activate(r, ranked->score));
+    rr__write_details(r, first + ranked->index);
+    rr__out_end_object(o);
+}
+
 static void tei_write(rr__request *r) {
     size_t            n = 0;
     const rr__ranked *ranked = rr__rank(r, &n);
-    rr__json_out     *o = &r->out;
 
-    rr__out_array(o);
-    for (size_t i = 0; ranked && i < n; i++) {
-        rr__out_object(o);
-        rr__out_key(o, "index");
-        rr__out_u64(o, ranked[i].index);
-        if (r->echo) {
-            rr__out_key(o, "text");
-            rr__out_str(o, r->docs[ranked[i].index]);
-        }
-        rr__out_key(o, "score");
-        rr__out_f32(o, rr__activate(r, ranked[i].score));
-        rr__write_details(r, ranked[i].index);
-        rr__out_end_object(o);
-    }
-    rr__out_end_array(o);
+    rr__out_array(&r->out);
+    for (size_t i = 0; ranked && i < n; i++)
+        rr__write_tei(r, &ranked[i], 0);
+    rr__out_end_array(&r->out);
 }
 
 int rr__tei_fail(rr__request *r) {

@@ -112,6 +112,21 @@ def test_nim(s):
     assert s.post("/v1/ranking", {"query": {"text": "q"}}).json["error"]["type"] == "BadRequestError"
 
 
+def test_vertex(s):
+    one, two = {"query": "q", "texts": DOCS}, {"query": "p", "documents": DOCS[:2], "return_documents": True}
+    for path in ("/vertex", "/predict"):
+        a = s.post(path, {"instances": [{**one, "raw_scores": True, "top_n": 2}, two], "parameters": {}}).json
+        first, second = a["predictions"]
+        assert [(x["index"], x["score"]) for x in first] == [(2, 4), (0, 1)]
+        assert [(x["index"], x["text"]) for x in second] == [(0, DOCS[0]), (1, DOCS[1])]
+        assert second[0]["score"] == pytest.approx(sigmoid(1), abs=1e-7)
+        for bad in ([], [7], [{"query": "q"}], [one, {"texts": ["a"]}], [{**one, "texts": []}], 7, [one, "x"]):
+            assert s.post(path, {"instances": bad}).status == 400, bad
+    many = [{"query": "q", "texts": ["a"] * 1000}] * 17
+    assert s.post("/vertex", {"instances": many}).status == 413
+    assert s.post("/vertex", {"query": "q", "texts": DOCS}).status == 400
+
+
 def test_sagemaker(s):
     assert s.get("/ping").status == 200
     a = s.post("/invocations", {"text_pairs": [["q", d] for d in DOCS]}).json
