@@ -244,7 +244,8 @@ RR_API void rr_engine_stats(const rr_engine *engine, rr_stats *out);
 RR_API int64_t rr_engine_backlog_us(const rr_engine *engine);
 
 /* Score a fixed pair through every instance and compare with the value seen at open.
- * RR_E_DEVICE when an instance fails, hangs longer than timeout_us, or answers differently. */
+ * RR_E_DEVICE when an instance fails, hangs longer than timeout_us, or answers differently. On a
+ * machine that starves this process a late answer is no hang, and the call may take longer. */
 RR_API rr_status rr_engine_check(rr_engine *engine, int64_t timeout_us, rr_error *err);
 
 /* ---- scoring ---------------------------------------------------------- */
