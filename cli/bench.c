@@ -181,7 +181,8 @@ static rr_status one_precision(bench *b, rr__json_out *o, rr_error *err) {
     rr_engine     *engine;
     rr_model_info  m;
     rr_engine_info e;
-    rr_status      s = cli_open(&b->common, &model, &engine, err);
+    cli_common     side = cli_side(b->common);
+    rr_status      s = cli_open(&side, &model, &engine, err);
 
     if (s)
         return s;

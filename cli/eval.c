@@ -50,8 +50,9 @@ typedef struct tally {
 } tally;
 
 static rr_status open_side(side *s, const cli_common *c, rr_error *err) {
+    cli_common     common = cli_side(*c);
     rr_engine_info info;
-    rr_status      status = cli_open(c, &s->model, &s->engine, err);
+    rr_status      status = cli_open(&common, &s->model, &s->engine, err);
 
     if (!status) {
         rr_engine_describe(s->engine, &info);

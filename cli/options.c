@@ -356,6 +356,12 @@ const char *cli_model_dir(const cli_common *c) {
     return "models/mini";
 }
 
+cli_common cli_side(cli_common c) {
+    if (!c.precision || (strcmp(c.precision, "int8") != 0 && strcmp(c.precision, "fp8") != 0))
+        c.calibration = NULL;
+    return c;
+}
+
 void cli_engine_opts(const cli_common *c, rr_engine_opts *o) {
     *o = (rr_engine_opts){.backend = c->backend,
                           .precision = c->precision,

@@ -79,6 +79,9 @@ int cli_nearest(const char *text, const char *words, char word[64]);
 /* -m, or RERANK_MODEL, or the embedded model beside the program or installed. Never NULL. */
 const char *cli_model_dir(const cli_common *c);
 
+/* The flags of one of several engines that are compared: --calibration is of those in 8 bits only. */
+cli_common cli_side(cli_common c);
+
 /* Engine options as the flags say. */
 void cli_engine_opts(const cli_common *c, rr_engine_opts *o);
 

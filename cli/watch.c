@@ -148,17 +148,18 @@ rr_status watch_open(watch *w, const rr__model *m, const char *what, const cli_c
     char             buf[64];
     const char      *backend, *precision;
     rr__backend_info info;
-    rr__backend_opts o = {.threads = (int32_t)c->threads,
-                          .max_batch_tokens = max_tokens,
-                          .max_batch_seqs = max_seqs,
-                          .calibration_path = c->calibration};
-    rr_status        s;
+    rr__backend_opts o = {
+        .threads = (int32_t)c->threads, .max_batch_tokens = max_tokens, .max_batch_seqs = max_seqs};
+    rr_status s;
 
     *w = (watch){.model = m};
     watch_split(what, buf, &backend, &precision);
     o.precision = rr__precision_parse(precision ? precision : "fp32");
     if (o.precision == RR__N_PRECISION)
         return rr__fail(err, RR_E_ARG, "\"%s\": no such precision", what);
+    if (o.precision == RR__INT8 ||
+        o.precision == RR__FP8) /* of what is compared, the 8-bit side's */
+        o.calibration_path = c->calibration;
     s = rr__backend_find(backend, &w->backend, err);
     if (!s && !w->backend->observe)
         s = rr__fail(err, RR_E_UNSUPPORTED, "backend %s cannot show its activations",

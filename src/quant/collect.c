@@ -1,5 +1,5 @@
 /* collect.c - what flows into every matrix product, and the calibration chosen from it. */
-#include "quant/calibration.h"
+#include "quant/quant.h"
 
 #include "base/arena.h"
 

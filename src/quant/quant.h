@@ -6,21 +6,12 @@
  *
  *     collect.c   histograms and channel ranges of every product's input, fed by observe
  *     threshold.c histogram to amax: max, percentile, entropy (KL), mean square error
- *     file.c      the calibration file: readable JSON, read back with every number checked */
+ *
+ * The result is an rr__calibration (model/calibration.h), which exporters and backends read. */
 #ifndef RR_QUANT_QUANT_H
 #define RR_QUANT_QUANT_H
 
-#include "model/model.h"
-
-typedef enum rr__quant_format { RR__QUANT_INT8, RR__QUANT_FP8 } rr__quant_format;
-
-typedef enum rr__quant_method {
-    RR__QUANT_MAX,
-    RR__QUANT_PERCENTILE,
-    RR__QUANT_ENTROPY,
-    RR__QUANT_MSE,
-    RR__QUANT_N_METHOD
-} rr__quant_method;
+#include "model/calibration.h"
 
 enum { RR__QUANT_BINS = 4096 };
 
@@ -67,28 +58,6 @@ rr_status rr__collector_smooth(rr__collector *c, const rr__model *m, double alph
 const rr__product_stats *rr__collector_at(const rr__collector *c, size_t i);
 size_t                   rr__collector_n(const rr__collector *c);
 
-/* One product of a calibration. */
-typedef struct rr__calibrated {
-    char    name[24];
-    float   amax, max; /* threshold, and the largest magnitude seen (after smoothing)      */
-    int32_t cols;
-    int32_t keep_float;
-    double  sensitivity; /* mean |logit change| when this product alone is quantized; -1 unknown */
-    float  *smooth;      /* [cols] or NULL: input divided, weight columns multiplied        */
-} rr__calibrated;
-
-typedef struct rr__calibration {
-    rr__quant_format format;
-    rr__quant_method method;
-    double           percentile;
-    double           smooth_alpha; /* 0 = no smoothing */
-    int64_t          n_pair, n_token;
-    char             model[256], hash[40]; /* directory name and hash of the weights measured */
-    size_t           n;
-    rr__calibrated  *product; /* [n] in layer order */
-    void            *self;    /* memory, private to file.c and collect.c */
-} rr__calibration;
-
 typedef struct rr__quant_opts {
     rr__quant_format format;
     rr__quant_method method;
@@ -98,20 +67,5 @@ typedef struct rr__quant_opts {
 /* Choose thresholds for everything collected. The result is independent of c. */
 rr_status rr__calibrate(const rr__collector *c, const rr__quant_opts *o, rr__calibration **out,
                         rr_error *err);
-void      rr__calibration_free(rr__calibration *c);
-
-rr_status rr__calibration_read(const char *path, rr__calibration **out, rr_error *err);
-/* The pure parser behind it; name is for messages. */
-rr_status rr__calibration_parse(const void *bytes, size_t size, const char *name,
-                                rr__calibration **out, rr_error *err);
-rr_status rr__calibration_write(const rr__calibration *c, const char *path, rr_error *err);
-/* Refuse a calibration that does not cover this model: products, columns, ranges. */
-rr_status rr__calibration_fits(const rr__calibration *c, const rr__model *m, rr_error *err);
-/* By name; NULL if there is none. */
-const rr__calibrated *rr__calibration_find(const rr__calibration *c, const char *name);
-
-const char      *rr__quant_format_name(rr__quant_format f);
-const char      *rr__quant_method_name(rr__quant_method m);
-rr__quant_method rr__quant_method_parse(const char *name); /* RR__QUANT_N_METHOD if unknown */
 
 #endif

@@ -165,21 +165,3 @@ float rr__hist_threshold(const rr__hist *h, rr__quant_format format, rr__quant_m
     }
     return h->max;
 }
-
-static const char *const method_names[RR__QUANT_N_METHOD] = {"max", "percentile", "entropy", "mse"};
-
-const char *rr__quant_method_name(rr__quant_method m) {
-    return (unsigned)m < RR__QUANT_N_METHOD ? method_names[m] : "?";
-}
-
-rr__quant_method rr__quant_method_parse(const char *name) {
-    int i = 0;
-
-    while (i < RR__QUANT_N_METHOD && strcmp(name, method_names[i]) != 0)
-        i++;
-    return (rr__quant_method)i;
-}
-
-const char *rr__quant_format_name(rr__quant_format f) {
-    return f == RR__QUANT_FP8 ? "fp8" : "int8";
-}

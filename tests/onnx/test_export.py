@@ -214,6 +214,48 @@ def test_quantized_export_runs(tmp_path, precision, flags, limit):
     assert kinds.count("QuantizeLinear") == 48 - kept and kinds.count("DequantizeLinear") == 2 * (48 - kept)
 
 
+def test_cpu_computes_what_the_export_says(tmp_path):
+    """One calibration file, two engines: our int8 kernels and ONNX Runtime on the exported Q/DQ pairs err alike,
+    and by more than they differ (bf16 outside the quantized products is what they differ by)."""
+    cal = calibrate(tmp_path, "--smooth", "0.7", "--keep", "30")
+    export(ROOT / "models/mini", tmp_path / "q.onnx", "--precision", "int8", "--calibration", cal)
+    pairs = tmp_path / "more.jsonl"
+    with open(ROOT / "models/mini/eval/xquad-en/queries.jsonl", encoding="utf-8") as q, \
+            open(ROOT / "models/mini/eval/xquad-en/corpus.jsonl", encoding="utf-8") as d:
+        lines = [json.dumps({"query": json.loads(a)["text"], "document": json.loads(b)["text"][:400]})
+                 for a, b, _ in zip(q, d, range(24))]
+    pairs.write_text("\n".join(lines) + "\n")
+
+    def bulk(command, *flags):
+        done = subprocess.run([RERANK, command, "--pairs", pairs, *flags], check=True, capture_output=True, text=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def logits(*flags):
+        return np.array([r["score"] for r in bulk("score", "--raw", "--backend", "cpu", *flags)])
+
+    seqs = [np.array(r["ids"]) for r in bulk("tokenize")]
+    exact, ours = logits("--precision", "fp32"), logits("--precision", "int8", "--calibration", cal)
+    theirs = run(session(tmp_path / "q.onnx"), seqs, [len(s) for s in seqs], 1, 1)
+    error = np.abs(theirs - exact).mean()
+    assert error > 0.02 and np.abs(ours - theirs).mean() < error / 2, (error, np.abs(ours - theirs).mean())
+
+
+@pytest.mark.parametrize("flags,spoil,say", [
+    (["--precision", "bf16"], None, "--precision int8"),
+    (["--precision", "int8"], ('"format":"int8"', '"format":"fp8"'), "not int8"),
+    (["--precision", "int8"], ('"hash":"', '"hash":"0'), "other weights"),
+    (["--precision", "int8"], ('"7.ffn1"', '"7.ffn9"'), "7.ffn1")])
+def test_a_calibration_that_does_not_fit_is_refused(tmp_path, flags, spoil, say):
+    cal = calibrate(tmp_path)
+    if spoil:
+        text = cal.read_text()
+        assert spoil[0] in text
+        cal.write_text(text.replace(spoil[0], spoil[1], 1))
+    done = subprocess.run([RERANK, "score", "--backend", "cpu", "--calibration", cal, *flags, "-q", "a", "b"],
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and say in done.stderr, done.stderr
+
+
 def test_compare_with_onnx_runtime(tmp_path):
     """The documented way: dump ids, observe with ONNX Runtime, compare; a spoilt tensor is named."""
     pairs, ids, out = tmp_path / "p.jsonl", tmp_path / "ids.txt", tmp_path / "o.safetensors"

@@ -307,6 +307,21 @@ INLINE void make_operand(rr__kind kind, int outliers, const void *x, int half, i
     }
 }
 
+/* int8 by a calibration: one scale for all rows, what lies beyond saturates. Zero is at 128. */
+static void calibrated(const rr__packed *m, const void *x, int half, void *out, rr__note *note) {
+    const vf k = vf_set(127.0f / m->amax), zero = vf_set(128), low = vf_set(1), high = vf_set(255);
+
+    *note = (rr__note){.scale = m->amax / 127.0f, .zero = 128};
+    for (int32_t i = 0; i < m->k; i += VL) {
+        vf v = load_row(x, half, i, m->k);
+
+        if (m->inv_smooth)
+            v = VF(mul, v, vf_load_n(m->inv_smooth + i, m->k - i));
+        v = VF(add, vf_round(VF(mul, v, k)), zero);
+        vf_store_q((char *)out + i * Q_BYTES, VF(min, VF(max, v, low), high), m->k - i);
+    }
+}
+
 static void operand(const rr__packed *m, const void *x, int half, void *out, rr__note *note) {
     const int outliers = m->wt != NULL;
 
@@ -315,6 +330,8 @@ static void operand(const rr__packed *m, const void *x, int half, void *out, rr_
             vf_store_n((float *)out + i, load_row(x, half, i, m->k), m->k - i);
     else if (m->kind == RR__K_BF16)
         make_operand(RR__K_BF16, outliers, x, half, m->k, out, note);
+    else if (m->amax > 0)
+        calibrated(m, x, half, out, note);
     else if (half)
         make_operand(RR__K_I8, outliers, x, 1, m->k, out, note);
     else

@@ -6,6 +6,7 @@
 #include "base/half.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,8 @@ static void pack_column(const packing *p, rr__packed *m, int32_t column, float *
     float         top = 0;
     int32_t       sum = 0;
 
+    for (int32_t i = 0; m->inv_smooth && i < k; i++)
+        row[i] /= m->inv_smooth[i];
     if (m->kind == RR__K_F32) {
         for (int32_t i = 0; i < k; i++)
             out[i * nr + lane] = rr__f32_bits(row[i]);
@@ -85,9 +88,10 @@ static void pack_panel(void *arg, size_t item, int worker) {
 
 /* ---- layout ------------------------------------------------------------------ */
 
-/* Called twice, as the plan is: jobs are kept by the second call only. */
+/* Called twice, as the plan is: jobs are kept by the second call only. cal says how the input is
+ * quantised where kind is int8; NULL: each row by itself. */
 static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, rr__kind kind, int outliers,
-                   const rr__tensor *t, const rr__tensor *bias) {
+                   const rr__calibrated *cal, const rr__tensor *t, const rr__tensor *bias) {
     const int32_t nr = w->kx->nr, n = (int32_t)t->shape[0], k = (int32_t)t->shape[1];
     const int32_t panels = (n + nr - 1) / nr, units = rr__units(w->kx, kind, k);
     const size_t  columns = (size_t)panels * (size_t)nr;
@@ -98,8 +102,13 @@ static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, rr__kind kind
     if (kind == RR__K_I8) {
         to->scale = rr__plan_take(&w->plan, columns, sizeof *to->scale);
         to->sum = rr__plan_take(&w->plan, columns, sizeof *to->sum);
+        to->amax = cal ? cal->amax : 0;
+        if (cal && cal->smooth)
+            to->inv_smooth = rr__plan_take(&w->plan, (size_t)k, sizeof *to->inv_smooth);
+        for (int32_t i = 0; to->inv_smooth && i < k; i++)
+            to->inv_smooth[i] = 1 / cal->smooth[i];
     }
-    if (outliers)
+    if (outliers && !(kind == RR__K_I8 && cal))
         to->wt = rr__plan_take(&w->plan, columns * (size_t)k, sizeof *to->wt);
     if (w->plan.base) {
         p->jobs[p->n_job++] = (job){to, t, bias, p->n_panel};
@@ -115,46 +124,70 @@ static float *vector(rr__cpu_weights *w, const rr__tensor *t) {
     return v;
 }
 
-typedef struct kinds {
-    rr__kind q, kv, o, f1, f2;
-} kinds;
+/* How one product of a layer is computed. */
+typedef struct how {
+    rr__kind              kind;
+    const rr__calibrated *cal;
+} how;
+
+typedef struct plan_of_layer {
+    how q, kv, o, f1, f2;
+} plan_of_layer;
+
+static how calibrated(const rr__cpu_weights *w, int32_t layer, const char *role) {
+    const rr__calibrated *c;
+    char                  name[24];
+
+    snprintf(name, sizeof name, "%d.%s", (int)layer, role);
+    c = rr__calibration_find(w->calibration, name); /* rr__calibration_fits has seen it */
+    return c->keep_float ? (how){w->half, NULL} : (how){RR__K_I8, c};
+}
 
 /* Which multiplication runs in which kind, by measured error of the logits (docs/SPEED.md). The last
  * layer sees one row of each sequence, so that fp32 costs nothing there. In int8 the first third,
- * where channels are most uneven, and the multiplications that int8 hurts most stay bf16. */
-static kinds kinds_of(const rr__cpu_weights *w, int32_t layer) {
-    const rr__kind f = RR__K_F32, half = w->half;
-    const rr__kind low = w->precision == RR__INT8 && layer >= w->m->n_layer / 3 ? RR__K_I8 : half;
+ * where channels are most uneven, and the multiplications that int8 hurts most stay bf16, unless a
+ * calibration says which do. */
+static plan_of_layer plan_layer(const rr__cpu_weights *w, int32_t layer) {
+    const how f = {RR__K_F32, NULL}, half = {w->half, NULL}, low = {RR__K_I8, NULL};
+    const int last = layer + 1 == w->m->n_layer;
+    const int third = w->precision == RR__INT8 && layer >= w->m->n_layer / 3;
 
-    if (layer + 1 == w->m->n_layer)
-        return (kinds){f, half, f, f, f};
-    return (kinds){half, half, low, low, half};
+    if (w->calibration) {
+        const how qkv = calibrated(w, layer, "qkv");
+
+        if (last)
+            return (plan_of_layer){f, qkv, f, f, f};
+        return (plan_of_layer){qkv, qkv, calibrated(w, layer, "out"), calibrated(w, layer, "ffn1"),
+                               calibrated(w, layer, "ffn2")};
+    }
+    if (last)
+        return (plan_of_layer){f, half, f, f, f};
+    return (plan_of_layer){half, half, third ? low : half, third ? low : half, half};
 }
 
 /* Operands that LayerNorm made have outliers worth keeping. */
-static int keeps(rr__kind kind) {
-    return kind != RR__K_F32;
+static int keeps(how h) {
+    return h.kind != RR__K_F32;
 }
 
 static void layout(rr__cpu_weights *w, packing *p) {
     for (int32_t l = 0; l < w->m->n_layer; l++) {
-        const rr__layer *from = &w->m->layer[l];
-        rr__cpu_layer   *to = &w->layer[l];
+        const rr__layer    *from = &w->m->layer[l];
+        rr__cpu_layer      *to = &w->layer[l];
+        const plan_of_layer use = plan_layer(w, l);
 
-        const kinds use = kinds_of(w, l);
-
-        matrix(w, p, &to->q, use.q, keeps(use.q), &from->wq, &from->bq);
-        matrix(w, p, &to->k, use.kv, keeps(use.kv), &from->wk, &from->bk);
-        matrix(w, p, &to->v, use.kv, keeps(use.kv), &from->wv, &from->bv);
-        matrix(w, p, &to->o, use.o, 0, &from->wo, &from->bo);
-        matrix(w, p, &to->f1, use.f1, keeps(use.f1), &from->w1, &from->b1);
-        matrix(w, p, &to->f2, use.f2, 0, &from->w2, &from->b2);
+        matrix(w, p, &to->q, use.q.kind, keeps(use.q), use.q.cal, &from->wq, &from->bq);
+        matrix(w, p, &to->k, use.kv.kind, keeps(use.kv), use.kv.cal, &from->wk, &from->bk);
+        matrix(w, p, &to->v, use.kv.kind, keeps(use.kv), use.kv.cal, &from->wv, &from->bv);
+        matrix(w, p, &to->o, use.o.kind, 0, use.o.cal, &from->wo, &from->bo);
+        matrix(w, p, &to->f1, use.f1.kind, keeps(use.f1), use.f1.cal, &from->w1, &from->b1);
+        matrix(w, p, &to->f2, use.f2.kind, 0, use.f2.cal, &from->w2, &from->b2);
         to->ln1_g = vector(w, &from->ln1_g);
         to->ln1_b = vector(w, &from->ln1_b);
         to->ln2_g = vector(w, &from->ln2_g);
         to->ln2_b = vector(w, &from->ln2_b);
     }
-    matrix(w, p, &w->head, RR__K_F32, 0, &w->m->head_w, &w->m->head_b);
+    matrix(w, p, &w->head, RR__K_F32, 0, NULL, &w->m->head_w, &w->m->head_b);
     w->emb_g = vector(w, &w->m->emb_g);
     w->emb_b = vector(w, &w->m->emb_b);
     w->out_w = vector(w, &w->m->out_w);
@@ -218,6 +251,24 @@ static rr_status choose(rr__cpu_weights *w, rr_error *err) {
     return RR_OK;
 }
 
+/* The calibration, if there is one and it is one for int8 and this model. */
+static rr_status read_calibration(rr__cpu_weights *w, rr_error *err) {
+    const char *path = w->opts.calibration_path;
+    rr_status   s;
+
+    if (!path)
+        return RR_OK;
+    if (w->precision != RR__INT8)
+        return rr__fail(err, RR_E_ARG,
+                        "cpu: a calibration is for int8, not %s; use --precision int8",
+                        rr__precision_name(w->precision));
+    s = rr__calibration_read(path, &w->calibration, err);
+    if (s == RR_OK && w->calibration->format != RR__QUANT_INT8)
+        s = rr__fail(err, RR_E_ARG, "cpu: %s is a calibration for %s, not int8", path,
+                     rr__quant_format_name(w->calibration->format));
+    return s == RR_OK ? rr__calibration_fits(w->calibration, w->m, err) : s;
+}
+
 rr_status rr__cpu_load(const rr__model *m, const rr__backend_opts *o, void **weights,
                        rr_error *err) {
     rr__cpu_weights *w = calloc(1, sizeof *w);
@@ -232,10 +283,14 @@ rr_status rr__cpu_load(const rr__model *m, const rr__backend_opts *o, void **wei
         s = (w->kx = rr__kernels_pick(err)) ? RR_OK : RR_E_UNSUPPORTED;
     if (s == RR_OK)
         s = choose(w, err);
+    if (s == RR_OK)
+        s = read_calibration(w, err);
     if (s == RR_OK && !(w->layer = calloc((size_t)m->n_layer, sizeof *w->layer)))
         s = rr__fail(err, RR_E_NOMEM, "cpu: out of memory");
     if (s == RR_OK)
         s = pack(w, err);
+    rr__calibration_free(w->calibration);
+    w->calibration = NULL;
     if (s != RR_OK) {
         rr__cpu_unload(w);
         return s;

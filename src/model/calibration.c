@@ -1,10 +1,10 @@
-/* file.c - the calibration file: one JSON document that a person can read and every backend reads.
+/* calibration.c - the calibration file: one JSON document that a person can read and every backend reads.
  *
  *     {"rerank_calibration": 1, "format": "int8", "method": "mse", "percentile": 0,
  *      "smooth_alpha": 0, "pairs": 256, "tokens": 41213, "model": "mini", "hash": "...",
  *      "products": [{"name": "0.qkv", "amax": 7.31, "max": 9.02, "columns": 384,
  *                    "keep_float": false, "sensitivity": 0.004, "smooth": [...]}, ...]} */
-#include "quant/calibration.h"
+#include "model/calibration.h"
 
 #include "base/arena.h"
 #include "base/file.h"
@@ -58,6 +58,24 @@ const rr__calibrated *rr__calibration_find(const rr__calibration *c, const char 
         if (strcmp(c->product[i].name, name) == 0)
             return &c->product[i];
     return NULL;
+}
+
+static const char *const method_names[RR__QUANT_N_METHOD] = {"max", "percentile", "entropy", "mse"};
+
+const char *rr__quant_method_name(rr__quant_method m) {
+    return (unsigned)m < RR__QUANT_N_METHOD ? method_names[m] : "?";
+}
+
+rr__quant_method rr__quant_method_parse(const char *name) {
+    int i = 0;
+
+    while (i < RR__QUANT_N_METHOD && strcmp(name, method_names[i]) != 0)
+        i++;
+    return (rr__quant_method)i;
+}
+
+const char *rr__quant_format_name(rr__quant_format f) {
+    return f == RR__QUANT_FP8 ? "fp8" : "int8";
 }
 
 /* ---- write ---------------------------------------------------------------- */
@@ -332,8 +350,15 @@ rr_status rr__calibration_read(const char *path, rr__calibration **out, rr_error
 
 rr_status rr__calibration_fits(const rr__calibration *c, const rr__model *m, rr_error *err) {
     static const char *const role[] = {"qkv", "out", "ffn1", "ffn2"};
-    char                     name[24];
+    char                     name[24], hash[17];
 
+    rr__model_hash(m, hash);
+    if (c->hash[0] && strcmp(c->hash, hash) != 0)
+        return rr__fail(
+            err, RR_E_ARG,
+            "calibration of \"%s\" is of other weights (%s) than those of %s (%s); make "
+            "one with rerank calibrate",
+            c->model, c->hash, m->dir, hash);
     for (int32_t l = 0; l < m->n_layer; l++)
         for (int r = 0; r < 4; r++) {
             const rr__calibrated *p;
