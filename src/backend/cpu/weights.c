@@ -88,27 +88,33 @@ static void pack_panel(void *arg, size_t item, int worker) {
 
 /* ---- layout ------------------------------------------------------------------ */
 
-/* Called twice, as the plan is: jobs are kept by the second call only. cal says how the input is
- * quantised where kind is int8; NULL: each row by itself. */
-static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, rr__kind kind, int outliers,
-                   const rr__calibrated *cal, const rr__tensor *t, const rr__tensor *bias) {
+/* How one product is computed; int8 by a calibration, or where cal is NULL each row by itself. */
+typedef struct how {
+    rr__kind              kind;
+    const rr__calibrated *cal;
+} how;
+
+/* Called twice, as the plan is: jobs are kept by the second call only. uneven: its input comes from
+ * LayerNorm and has outliers worth keeping. */
+static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, how h, int uneven,
+                   const rr__tensor *t, const rr__tensor *bias) {
     const int32_t nr = w->kx->nr, n = (int32_t)t->shape[0], k = (int32_t)t->shape[1];
-    const int32_t panels = (n + nr - 1) / nr, units = rr__units(w->kx, kind, k);
+    const int32_t panels = (n + nr - 1) / nr, units = rr__units(w->kx, h.kind, k);
     const size_t  columns = (size_t)panels * (size_t)nr;
 
-    *to = (rr__packed){.kind = kind, .n = n, .k = k, .units = units, .panels = panels};
+    *to = (rr__packed){.kind = h.kind, .n = n, .k = k, .units = units, .panels = panels};
     to->w = rr__plan_take(&w->plan, columns * (size_t)units, 4);
     to->bias = rr__plan_take(&w->plan, columns, sizeof *to->bias);
-    if (kind == RR__K_I8) {
+    if (h.kind == RR__K_I8) {
         to->scale = rr__plan_take(&w->plan, columns, sizeof *to->scale);
         to->sum = rr__plan_take(&w->plan, columns, sizeof *to->sum);
-        to->amax = cal ? cal->amax : 0;
-        if (cal && cal->smooth)
+        to->amax = h.cal ? h.cal->amax : 0;
+        if (h.cal && h.cal->smooth)
             to->inv_smooth = rr__plan_take(&w->plan, (size_t)k, sizeof *to->inv_smooth);
         for (int32_t i = 0; to->inv_smooth && i < k; i++)
-            to->inv_smooth[i] = 1 / cal->smooth[i];
+            to->inv_smooth[i] = 1 / h.cal->smooth[i];
     }
-    if (outliers && !(kind == RR__K_I8 && cal))
+    if (uneven && h.kind != RR__K_F32 && !h.cal)
         to->wt = rr__plan_take(&w->plan, columns * (size_t)k, sizeof *to->wt);
     if (w->plan.base) {
         p->jobs[p->n_job++] = (job){to, t, bias, p->n_panel};
@@ -123,12 +129,6 @@ static float *vector(rr__cpu_weights *w, const rr__tensor *t) {
         rr__tensor_f32(t, 0, (size_t)w->m->d_model, v);
     return v;
 }
-
-/* How one product of a layer is computed. */
-typedef struct how {
-    rr__kind              kind;
-    const rr__calibrated *cal;
-} how;
 
 typedef struct plan_of_layer {
     how q, kv, o, f1, f2;
@@ -165,29 +165,24 @@ static plan_of_layer plan_layer(const rr__cpu_weights *w, int32_t layer) {
     return (plan_of_layer){half, half, third ? low : half, third ? low : half, half};
 }
 
-/* Operands that LayerNorm made have outliers worth keeping. */
-static int keeps(how h) {
-    return h.kind != RR__K_F32;
-}
-
 static void layout(rr__cpu_weights *w, packing *p) {
     for (int32_t l = 0; l < w->m->n_layer; l++) {
         const rr__layer    *from = &w->m->layer[l];
         rr__cpu_layer      *to = &w->layer[l];
         const plan_of_layer use = plan_layer(w, l);
 
-        matrix(w, p, &to->q, use.q.kind, keeps(use.q), use.q.cal, &from->wq, &from->bq);
-        matrix(w, p, &to->k, use.kv.kind, keeps(use.kv), use.kv.cal, &from->wk, &from->bk);
-        matrix(w, p, &to->v, use.kv.kind, keeps(use.kv), use.kv.cal, &from->wv, &from->bv);
-        matrix(w, p, &to->o, use.o.kind, 0, use.o.cal, &from->wo, &from->bo);
-        matrix(w, p, &to->f1, use.f1.kind, keeps(use.f1), use.f1.cal, &from->w1, &from->b1);
-        matrix(w, p, &to->f2, use.f2.kind, 0, use.f2.cal, &from->w2, &from->b2);
+        matrix(w, p, &to->q, use.q, 1, &from->wq, &from->bq);
+        matrix(w, p, &to->k, use.kv, 1, &from->wk, &from->bk);
+        matrix(w, p, &to->v, use.kv, 1, &from->wv, &from->bv);
+        matrix(w, p, &to->o, use.o, 0, &from->wo, &from->bo);
+        matrix(w, p, &to->f1, use.f1, 1, &from->w1, &from->b1);
+        matrix(w, p, &to->f2, use.f2, 0, &from->w2, &from->b2);
         to->ln1_g = vector(w, &from->ln1_g);
         to->ln1_b = vector(w, &from->ln1_b);
         to->ln2_g = vector(w, &from->ln2_g);
         to->ln2_b = vector(w, &from->ln2_b);
     }
-    matrix(w, p, &w->head, RR__K_F32, 0, NULL, &w->m->head_w, &w->m->head_b);
+    matrix(w, p, &w->head, (how){RR__K_F32, NULL}, 0, &w->m->head_w, &w->m->head_b);
     w->emb_g = vector(w, &w->m->emb_g);
     w->emb_b = vector(w, &w->m->emb_b);
     w->out_w = vector(w, &w->m->out_w);
