@@ -169,6 +169,7 @@ struct rr__server {
     const char         *model_name;
     char               *address;
     struct MHD_Daemon  *daemon;
+    int                 quiesced; /* the listening socket once a drain has shut it, or -1 */
     char               *pem_cert, *pem_key;
     struct rr__workers *workers;
     struct rr__watch   *watch;

@@ -153,6 +153,7 @@ rr_status rr__server_open(const rr__server_opts *opts, rr_model *model, rr_engin
 
     if (!s)
         return rr__fail(err, RR_E_NOMEM, "server: out of memory");
+    s->quiesced = -1;
     s->o = *opts;
     s->model = model;
     s->engine = engine;
@@ -197,6 +198,8 @@ void rr__server_close(rr__server *s) {
         return;
     if (s->daemon)
         MHD_stop_daemon(s->daemon);
+    if (s->quiesced >= 0)
+        close(s->quiesced);
     if (s->daemon && s->o.unix_path)
         unlink(s->o.unix_path);
     rr__workers_close(s->workers);
@@ -263,15 +266,16 @@ static int wait_idle(rr__server *s, int64_t most_ms) {
 }
 
 static int drain(rr__server *s) {
-    MHD_socket fd;
-    int        all;
+    int all;
 
     atomic_store(&s->draining, 1);
     rr__log_event(s->log, "info", "draining");
     sleep_ms(s->o.drain_delay_ms); /* balancers see /ready and look elsewhere */
-    fd = MHD_quiesce_daemon(s->daemon);
-    if (fd != MHD_INVALID_SOCKET)
-        close(fd);
+    /* The I/O thread may be about to take the socket out of its epoll set: were it closed here, its
+     * number could belong to another file by then. Shut, it takes no connection either. */
+    s->quiesced = MHD_quiesce_daemon(s->daemon);
+    if (s->quiesced >= 0)
+        shutdown(s->quiesced, SHUT_RDWR);
     all = wait_idle(s, (int64_t)s->o.drain_timeout_s * 1000);
     if (!all) {
         rr__log_event(s->log, "error", "drain timeout: canceling what is left");
