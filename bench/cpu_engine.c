@@ -1,8 +1,8 @@
 /* cpu_engine.c - times the cpu backend on a file of sequences; bench/cpu.py is its caller.
  *
- *     cpu_engine MODEL SEQUENCES PRECISION THREADS REPEAT
+ *     cpu_engine MODEL SEQUENCES PRECISION THREADS REPEAT [CALIBRATION]
  *
- * SEQUENCES holds int32: n_seq, cu[n_seq + 1], ids. Prints the seconds of the best pass and the
+ * Without CALIBRATION the model folder's own is used, as by the engine. SEQUENCES holds int32: n_seq, cu[n_seq + 1], ids. Prints the seconds of the best pass and the
  * device, then one logit a line. */
 #include "backend/backend.h"
 #include "base/clock.h"
@@ -15,6 +15,7 @@ extern const rr__backend rr__backend_cpu;
 
 int main(int argc, char **argv) {
     rr__model       *m = NULL;
+    rr__calibration *calibration = NULL;
     rr__file         file = {0};
     rr__backend_info info;
     rr_error         err = {0};
@@ -22,7 +23,7 @@ int main(int argc, char **argv) {
     float           *logits;
     double           best = 1e9;
 
-    if (argc != 6)
+    if (argc != 6 && argc != 7)
         return 2;
     if (rr__model_open(argv[1], &m, &err) || rr__file_map(argv[2], &file, &err)) {
         fprintf(stderr, "%s\n", err.text);
@@ -39,7 +40,9 @@ int main(int argc, char **argv) {
         if (cu[i + 1] - cu[i] > b.max_len)
             b.max_len = cu[i + 1] - cu[i];
     logits = calloc((size_t)n, sizeof *logits);
-    if (!logits || rr__backend_cpu.load(m, &o, &weights, &err) ||
+    if (!logits ||
+        rr__backend_calibration(&rr__backend_cpu, o.precision, m, argv[6], &calibration, &err) ||
+        (o.calibration = calibration, rr__backend_cpu.load(m, &o, &weights, &err)) ||
         rr__backend_cpu.open(weights, &instance, &err)) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
@@ -60,6 +63,7 @@ int main(int argc, char **argv) {
         printf("%.6f\n", (double)logits[i]);
     rr__backend_cpu.close(instance);
     rr__backend_cpu.unload(weights);
+    rr__calibration_free(calibration);
     rr__file_unmap(&file);
     rr__model_close(m);
     free(logits);

@@ -91,7 +91,10 @@ def main():
     ap.add_argument("--sets", type=lambda s: s.split(","), default=["xquad-en", "xquad-es", "drcd-dev", "jaquad-dev"])
     ap.add_argument("--queries", type=int, default=16)
     ap.add_argument("--candidates", type=int, default=16)
+    ap.add_argument("--pairs-only", type=Path, metavar="FILE", help="write the calibration pairs there and stop")
     args = ap.parse_args()
+    if args.pairs_only:
+        return write_pairs(args.model, args.queries, args.pairs_only)
     work = ROOT / "build/quantization"
     work.mkdir(parents=True, exist_ok=True)
     write_pairs(args.model, args.queries, work / "pairs.jsonl")
@@ -111,8 +114,10 @@ def main():
         return tau(sets)
 
     lines = {}
-    for name, precision, style in (("bf16", "bf16", ":"), ("int8, scale a row", "int8", "--")):
-        sets = evaluate(args, precision)
+    for name, precision, style, flags in (("bf16", "bf16", ":", ()),
+                                          ("int8, scale a row", "int8", "--", ("--calibration", "none")),
+                                          ("int8, scale a row, the model's calibration", "int8", (0, (1, 3)), ())):
+        sets = evaluate(args, precision, *flags)
         row(name, sets, precision)
         lines[name] = (tau(sets), style)
     smoothed = {(m, a): calibrated(m, 256, a) for m, a in SMOOTHED}

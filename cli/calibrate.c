@@ -1,7 +1,7 @@
 /* calibrate.c - rerank calibrate: activation scales from the user's own pairs. */
 #include "cli.h"
 #include "lines.h"
-#include "watch.h"
+#include "plan.h"
 
 #include "quant/quant.h"
 
@@ -18,14 +18,24 @@ static const char epilog[] =
     "Methods: max, percentile (--percentile, default 99.99), entropy (KL divergence), mse.\n"
     "--smooth A moves outlier channels of the inputs into the weights (SmoothQuant, 0.5 is "
     "usual).\n"
-    "--keep K leaves the K products with the most quantization noise in the base precision.\n"
+    "--per-token is for the cpu backend, which measures each row's scale as it goes; of the file "
+    "it\n"
+    "then uses smoothing and what is kept in float, while ONNX takes the thresholds all the same.\n"
+    "--keep K leaves the K products in the base precision that change the logits most for what "
+    "they\n"
+    "save, each measured alone over --measured pairs. --max-ndcg-drop P looks for the fewest such\n"
+    "products with which nDCG@10 over the folders DIR falls by at most P points.\n"
     "Example:\n"
-    "  rerank calibrate --pairs pairs.jsonl -n 256 --method mse -o mini.cal.json\n";
+    "  rerank calibrate --pairs pairs.jsonl -n 256 --method mse -o mini.cal.json\n"
+    "  rerank calibrate --pairs pairs.jsonl --smooth 0.5 --per-token --max-ndcg-drop 0.2 \\\n"
+    "      --queries 50 -o mini.cal.json models/mini/eval/xquad-en\n";
 
 typedef struct calibrate {
     const char      *pairs, *output, *method, *format;
-    int64_t          n, keep;
+    int64_t          n, keep, measured;
+    plan_budget      budget;
     double           percentile, smooth;
+    int              per_token;
     cli_common       common;
     rr__collector   *collector;
     rr__calibration *cal;
@@ -74,50 +84,44 @@ static double noise(const rr__product_stats *p, rr__quant_format format, float a
     return signal > 0 ? rr__hist_error(&p->hist, format, amax) * (double)p->hist.count / signal : 0;
 }
 
-static void keep_worst(rr__calibration *cal, int64_t k) {
-    for (; k > 0; k--) {
-        rr__calibrated *worst = NULL;
+static void print_table(const calibrate *c) {
+    printf("%-10s %10s %10s %8s %12s %14s\n", "product", "max", "threshold", "kept", "noise/signal",
+           "|logit change|");
+    for (size_t i = 0; i < c->cal->n; i++) {
+        const rr__calibrated *p = &c->cal->product[i];
 
-        for (size_t i = 0; i < cal->n; i++) {
-            rr__calibrated *p = &cal->product[i];
-
-            if (!p->keep_float && (!worst || p->sensitivity > worst->sensitivity))
-                worst = p;
-        }
-        if (!worst)
-            return;
-        worst->keep_float = 1;
-    }
-}
-
-static void print_table(const rr__calibration *cal) {
-    printf("%-10s %10s %10s %8s %12s\n", "product", "max", "threshold", "kept", "noise/signal");
-    for (size_t i = 0; i < cal->n; i++) {
-        const rr__calibrated *p = &cal->product[i];
-
-        printf("%-10s %10.4g %10.4g %7.1f%% %12.3g%s\n", p->name, (double)p->max, (double)p->amax,
-               100.0 * (double)(p->amax / p->max), p->sensitivity,
-               p->keep_float ? "   kept in float" : "");
+        printf("%-10s %10.4g %10.4g %7.1f%% %12.3g", p->name, (double)p->max, (double)p->amax,
+               100.0 * (double)(p->amax / p->max),
+               noise(rr__collector_at(c->collector, i), c->cal->format, p->amax));
+        if (p->sensitivity >= 0)
+            printf(" %14.2g%s", p->sensitivity, p->keep_float ? "  kept in float" : "");
+        putchar('\n');
     }
 }
 
 static rr_status finish(calibrate *c, const rr__model *m, const rr__quant_opts *o,
-                        const watch_pairs *p, rr_error *err) {
+                        const watch_pairs *p, int32_t max_tokens, rr_error *err) {
     rr_status s = rr__calibrate(c->collector, o, &c->cal, err);
 
     if (s)
         return s;
-    for (size_t i = 0; i < c->cal->n; i++) {
-        rr__calibrated *q = &c->cal->product[i];
-
-        q->sensitivity = noise(rr__collector_at(c->collector, i), o->format, q->amax);
-    }
-    keep_worst(c->cal, c->keep);
+    c->cal->per_token = c->per_token;
     c->cal->n_pair = p->n;
     c->cal->n_token = p->cu[p->n];
     snprintf(c->cal->model, sizeof c->cal->model, "%s", m->dir);
     rr__model_hash(m, c->cal->hash);
-    print_table(c->cal);
+    if (c->keep > 0 || c->budget.n_dir > 0) {
+        watch_pairs some = *p;
+
+        some.n = p->n < (int32_t)c->measured ? p->n : (int32_t)c->measured;
+        s = plan_measure(c->cal, m, &c->common, &some, max_tokens, err);
+        plan_keep(c->cal, m, (size_t)c->keep);
+    }
+    if (!s && c->budget.n_dir > 0)
+        s = plan_within(c->cal, m, &c->common, &c->budget, err);
+    if (s)
+        return s;
+    print_table(c);
     return rr__calibration_write(c->cal, c->output, err);
 }
 
@@ -131,7 +135,7 @@ static rr_status run(calibrate *c, const rr__quant_opts *o, rr_error *err) {
 
     max_tokens = pairs.max_len > max_tokens ? pairs.max_len : max_tokens;
     if (!s)
-        s = watch_open(&w, m, c->common.backend, &c->common, max_tokens, pairs.n, err);
+        s = watch_open(&w, m, c->common.backend, &c->common, NULL, max_tokens, pairs.n, err);
     if (!s)
         s = rr__collector_open(m, &c->collector, err);
     if (!s)
@@ -142,7 +146,7 @@ static rr_status run(calibrate *c, const rr__quant_opts *o, rr_error *err) {
             s = show_all(c, &w, &pairs, max_tokens, "smoothing", err);
     }
     if (!s)
-        s = finish(c, m, o, &pairs, err);
+        s = finish(c, m, o, &pairs, max_tokens, err);
     rr__calibration_free(c->cal);
     rr__collector_close(c->collector);
     watch_close(&w);
@@ -154,8 +158,14 @@ static rr_status run(calibrate *c, const rr__quant_opts *o, rr_error *err) {
 
 int cmd_calibrate(int argc, char **argv) {
     rr_error       err = {0};
-    calibrate      c = {.n = 256, .method = "mse", .format = "int8", .err = &err};
+    calibrate      c = {.n = 256,
+                        .method = "mse",
+                        .format = "int8",
+                        .measured = 64,
+                        .err = &err,
+                        .budget.drop = -1};
     rr__quant_opts o = {0};
+    int64_t        queries = 0, candidates = 0;
     const cli_flag flags[] = {
         {"pairs", 0, CLI_TEXT, &c.pairs, "FILE",
          "{\"query\", \"document\"} lines; - is standard input", 0, 0},
@@ -167,20 +177,40 @@ int cmd_calibrate(int argc, char **argv) {
          "for that method, in percent (default 99.99)", 50, 100},
         {"smooth", 0, CLI_REAL, &c.smooth, "A", "SmoothQuant exponent, 0 to 1 (default 0: none)", 0,
          0.999},
+        {"per-token", 0, CLI_BOOL, &c.per_token, NULL,
+         "let the engine scale each row by itself where it can", 0, 0},
         {"keep", 0, CLI_INT, &c.keep, "K", "products left in the base precision (default 0)", 0,
          1e6},
+        {"measured", 0, CLI_INT, &c.measured, "N",
+         "pairs each product's effect is measured over (default 64)", 1, 1e6},
+        {"max-ndcg-drop", 0, CLI_REAL, &c.budget.drop, "P",
+         "points of nDCG@10 that may be lost; needs DIR", 0, 100},
+        {"queries", 0, CLI_INT, &queries, "N", "queries of each DIR (default: all)", 0, 1e9},
+        {"candidates", 0, CLI_INT, &candidates, "N", "candidates a query (default: all)", 0, 1e6},
     };
-    const cli_command command = {"calibrate", "--pairs FILE -o FILE [options]", summary,
-                                 flags,       sizeof flags / sizeof flags[0],   &c.common,
+    const cli_command command = {"calibrate",
+                                 "--pairs FILE -o FILE [options] [DIR ...]",
+                                 summary,
+                                 flags,
+                                 sizeof flags / sizeof flags[0],
+                                 &c.common,
                                  epilog};
     cli_rest          rest;
     int               code = cli_parse(&command, argc, argv, &rest);
 
     if (code >= 0)
         return code;
-    if (rest.n || !c.pairs || !c.output)
+    if (!c.pairs || !c.output)
         return cli_fail("calibrate", EXIT_USAGE,
                         "--pairs and -o are needed; see rerank calibrate --help");
+    if ((c.budget.drop >= 0) != (rest.n > 0))
+        return cli_fail("calibrate", EXIT_USAGE,
+                        "--max-ndcg-drop and evaluation folders go together");
+    c.budget.path = c.output;
+    c.budget.dir = rest.arg;
+    c.budget.n_dir = rest.n;
+    c.budget.queries = (size_t)queries;
+    c.budget.candidates = (size_t)candidates;
     o.method = rr__quant_method_parse(c.method);
     o.percentile = c.percentile;
     o.format = strcmp(c.format, "fp8") == 0 ? RR__QUANT_FP8 : RR__QUANT_INT8;

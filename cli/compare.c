@@ -172,8 +172,9 @@ static rr_status observe(comparison *c, const char *what, const rr__model *m, rr
                          char label[32], rr_error *err) {
     watch     w;
     float    *logits = malloc((size_t)c->batch.n_seq * sizeof *logits);
-    rr_status s = logits ? watch_open(&w, m, what, &c->common, c->batch.n_tok, c->batch.n_seq, err)
-                         : rr__fail(err, RR_E_NOMEM, "%d logits", (int)c->batch.n_seq);
+    rr_status s =
+        logits ? watch_open(&w, m, what, &c->common, NULL, c->batch.n_tok, c->batch.n_seq, err)
+               : rr__fail(err, RR_E_NOMEM, "%d logits", (int)c->batch.n_seq);
 
     if (!s) {
         snprintf(label, 32, "%s", w.label);

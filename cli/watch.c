@@ -144,10 +144,12 @@ void watch_split(const char *what, char buf[64], const char **backend, const cha
 }
 
 rr_status watch_open(watch *w, const rr__model *m, const char *what, const cli_common *c,
-                     int32_t max_tokens, int32_t max_seqs, rr_error *err) {
+                     const rr__calibration *cal, int32_t max_tokens, int32_t max_seqs,
+                     rr_error *err) {
     char             buf[64];
     const char      *backend, *precision;
     rr__backend_info info;
+    rr__calibration *own = NULL;
     rr__backend_opts o = {
         .threads = (int32_t)c->threads, .max_batch_tokens = max_tokens, .max_batch_seqs = max_seqs};
     rr_status s;
@@ -157,15 +159,19 @@ rr_status watch_open(watch *w, const rr__model *m, const char *what, const cli_c
     o.precision = rr__precision_parse(precision ? precision : "fp32");
     if (o.precision == RR__N_PRECISION)
         return rr__fail(err, RR_E_ARG, "\"%s\": no such precision", what);
-    if (o.precision == RR__INT8 ||
-        o.precision == RR__FP8) /* of what is compared, the 8-bit side's */
-        o.calibration_path = c->calibration;
     s = rr__backend_find(backend, &w->backend, err);
-    if (!s && !w->backend->observe)
-        s = rr__fail(err, RR_E_UNSUPPORTED, "backend %s cannot show its activations",
-                     w->backend->name);
+    if (!s)
+        if (!s && !w->backend->observe)
+            s = rr__fail(err, RR_E_UNSUPPORTED, "backend %s cannot show its activations",
+                         w->backend->name);
+    if (!s && !cal) /* of what is compared, the file is the 8-bit side's */
+        s = rr__backend_calibration(
+            w->backend, o.precision, m,
+            o.precision == RR__INT8 || o.precision == RR__FP8 ? c->calibration : NULL, &own, err);
+    o.calibration = cal ? cal : own;
     if (!s)
         s = w->backend->load(m, &o, &w->weights, err);
+    rr__calibration_free(own);
     if (!s)
         s = w->backend->open(w->weights, &w->instance, err);
     if (s) {

@@ -34,9 +34,11 @@ void      watch_pairs_free(watch_pairs *p);
  * cu is written to cu[n + 1]. */
 rr__batch watch_batch(const watch_pairs *p, int32_t first, int32_t max_tokens, int32_t *cu);
 
-/* what is "backend", "precision" or "backend:precision"; NULL is the best backend at fp32. */
+/* what is "backend", "precision" or "backend:precision"; NULL is the best backend at fp32. cal, borrowed
+ * for the call, stands for the calibration that the flags or the model's folder name; may be NULL. */
 rr_status watch_open(watch *w, const rr__model *m, const char *what, const cli_common *c,
-                     int32_t max_tokens, int32_t max_seqs, rr_error *err);
+                     const rr__calibration *cal, int32_t max_tokens, int32_t max_seqs,
+                     rr_error *err);
 void      watch_close(watch *w);
 
 /* Split "cpu:int8", "cpu" or "int8" into its parts; NULL where a part is not given. */

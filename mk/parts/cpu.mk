@@ -21,5 +21,12 @@ $(BUILD)/bench/onednn_rate: bench/onednn_rate.c $(BUILD)/librerank.a
 ## make bench-cpu       the cpu backend beside torch, ONNX Runtime and OpenVINO (needs them in PYENV)
 bench-cpu: all $(BUILD)/bench/cpu_engine $(if $(wildcard $(PYENV)/include/dnnl.h),$(BUILD)/bench/onednn_rate)
 	@BUILD=$(BUILD) $(PYENV)/bin/python bench/cpu.py $(BENCH_ARGS)
-.PHONY: bench-cpu
+
+# Pairs of the evaluation sets whose queries are not among the first 100 of their set.
+## make calibration     models/mini/calibration.int8.json anew, some minutes
+calibration: $(BUILD)/rerank
+	@$(PYENV)/bin/python bench/quantization.py --queries 100 --pairs-only $(BUILD)/calibration.jsonl
+	@$(BUILD)/rerank calibrate -m models/mini --backend cpu --pairs $(BUILD)/calibration.jsonl -n 256 --measured 128 \
+	    --method max --smooth 0.5 --per-token --keep 18 -o models/mini/calibration.int8.json
+.PHONY: bench-cpu calibration
 endif

@@ -74,8 +74,9 @@ static rr_status start(rr_engine *e, const rr_engine_opts *o, rr_error *err) {
 }
 
 static rr_status open_parts(rr_engine *e, const rr_engine_opts *opts, rr_error *err) {
-    rr_engine_opts o;
-    rr_status      s = rr__engine_defaults(e->model->weights, opts, &o, err);
+    rr__calibration *calibration = NULL;
+    rr_engine_opts   o;
+    rr_status        s = rr__engine_defaults(e->model->weights, opts, &o, err);
 
     if (s == RR_OK)
         s = rr__backend_find(o.backend, &e->backend, err);
@@ -88,8 +89,7 @@ static rr_status open_parts(rr_engine *e, const rr_engine_opts *opts, rr_error *
                                          .max_batch_tokens = o.max_batch_tokens,
                                          .max_batch_seqs = o.max_batch_seqs,
                                          .memory_limit = o.memory_limit,
-                                         .plan_path = o.plan_path,
-                                         .calibration_path = o.calibration_path};
+                                         .plan_path = o.plan_path};
     e->instances = o.instances;
     e->max_queue_tokens = o.max_queue_tokens;
     e->max_length = e->model->weights->max_length;
@@ -98,7 +98,13 @@ static rr_status open_parts(rr_engine *e, const rr_engine_opts *opts, rr_error *
     e->defaults.max_length = o.max_length;
     e->defaults.truncation = o.truncation;
     e->defaults.side = o.side;
-    s = load(e, &o, err);
+    s = rr__backend_calibration(e->backend, e->backend_opts.precision, e->model->weights,
+                                o.calibration_path, &calibration, err);
+    e->backend_opts.calibration = calibration;
+    if (s == RR_OK)
+        s = load(e, &o, err);
+    e->backend_opts.calibration = NULL;
+    rr__calibration_free(calibration);
     if (s == RR_OK && o.tokenize_threads > 1)
         s = rr__pool_open(o.tokenize_threads, 0, &e->pool, err);
     if (s == RR_OK && o.cache_tokens > 0)

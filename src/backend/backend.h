@@ -8,9 +8,10 @@
 #ifndef RR_BACKEND_BACKEND_H
 #define RR_BACKEND_BACKEND_H
 
+#include "model/calibration.h"
 #include "model/model.h"
 
-#define RR__BACKEND_ABI 1 /* raise when anything here changes: modules are loaded at run time */
+#define RR__BACKEND_ABI 2 /* raise when anything here changes: modules are loaded at run time */
 
 typedef enum rr__precision {
     RR__AUTO, /* the fastest the machine has, within the accuracy the README states */
@@ -32,13 +33,13 @@ typedef struct rr__batch {
 
 typedef struct rr__backend_opts {
     rr__precision precision;
-    int32_t       device;           /* ordinal                                               */
-    int32_t       threads;          /* cpu: workers of an instance; 0 = all cores            */
-    int32_t       max_batch_tokens; /* workspace is planned for this many tokens ...         */
-    int32_t       max_batch_seqs;   /* ... and this many sequences; score refuses more       */
-    uint64_t      memory_limit;     /* device bytes for weights + instances; 0 = what is free */
-    const char   *plan_path;        /* trt                                                   */
-    const char   *calibration_path; /* static scales; NULL = dynamic                         */
+    int32_t       device;               /* ordinal                                               */
+    int32_t       threads;              /* cpu: workers of an instance; 0 = all cores            */
+    int32_t       max_batch_tokens;     /* workspace is planned for this many tokens ...         */
+    int32_t       max_batch_seqs;       /* ... and this many sequences; score refuses more       */
+    uint64_t      memory_limit;         /* device bytes for weights + instances; 0 = what is free */
+    const char   *plan_path;            /* trt                                                   */
+    const rr__calibration *calibration; /* read by load, not kept; fits the model; NULL = none   */
 } rr__backend_opts;
 
 typedef struct rr__backend_info {
@@ -64,6 +65,7 @@ typedef struct rr__backend {
     const char *name;       /* "cuda" */
     int32_t     padded;     /* 1: cost is n_seq * max_len, so the packer groups by length */
     uint32_t    precisions; /* bit (1 << rr__precision) for each it can do */
+    uint32_t    calibrated; /* the same for those at which it takes a calibration */
 
     /* Can it run here, now? If not, err says why and what would help. */
     rr_status (*probe)(rr_error *err);
@@ -86,6 +88,14 @@ const rr__backend *rr__backend_at(int i);
 
 /* By name, or the best that probes well for NULL. */
 rr_status rr__backend_find(const char *name, const rr__backend **out, rr_error *err);
+
+/* calibrated.c: the calibration that a backend is to load with: of the file at path, or where path is
+ * NULL the model folder's own (RR__CALIBRATION_FILE) if the backend takes one at this precision, or
+ * NULL: there is none, or path is "none". A file that the backend does not take, or that is not of
+ * this model, is an error. The caller frees *out. */
+#define RR__CALIBRATION_FILE "calibration.int8.json"
+rr_status rr__backend_calibration(const rr__backend *b, rr__precision p, const rr__model *m,
+                                  const char *path, rr__calibration **out, rr_error *err);
 
 /* batch.c: "fp16" to RR__FP16 and back. NULL and "auto" give RR__AUTO; RR__N_PRECISION if unknown. */
 rr__precision rr__precision_parse(const char *name);

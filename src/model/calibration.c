@@ -1,7 +1,7 @@
 /* calibration.c - the calibration file: one JSON document that a person can read and every backend reads.
  *
  *     {"rerank_calibration": 1, "format": "int8", "method": "mse", "percentile": 0,
- *      "smooth_alpha": 0, "pairs": 256, "tokens": 41213, "model": "mini", "hash": "...",
+ *      "smooth_alpha": 0, "per_token": false, "pairs": 256, "tokens": 41213, "model": "mini", "hash": "...",
  *      "products": [{"name": "0.qkv", "amax": 7.31, "max": 9.02, "columns": 384,
  *                    "keep_float": false, "sensitivity": 0.004, "smooth": [...]}, ...]} */
 #include "model/calibration.h"
@@ -117,6 +117,8 @@ static void put(rr__json_out *o, const rr__calibration *c) {
     rr__out_f64(o, c->percentile);
     rr__out_key(o, "smooth_alpha");
     rr__out_f64(o, c->smooth_alpha);
+    rr__out_key(o, "per_token");
+    rr__out_bool(o, c->per_token);
     rr__out_key(o, "pairs");
     rr__out_i64(o, c->n_pair);
     rr__out_key(o, "tokens");
@@ -283,6 +285,8 @@ static void document(rr__json *j, rr__calibration *c, float *row) {
             c->percentile = number(j, 0, 100);
         else if (rr__json_eq(key, "smooth_alpha"))
             c->smooth_alpha = number(j, 0, 1);
+        else if (rr__json_eq(key, "per_token"))
+            rr__json_bool(j, &c->per_token);
         else if (rr__json_eq(key, "pairs"))
             c->n_pair = (int64_t)number(j, 0, 1e15);
         else if (rr__json_eq(key, "tokens"))

@@ -4,7 +4,10 @@
  * A *product* is one matrix product of the encoder, named by layer and role: "3.qkv", "3.out",
  * "3.ffn1", "3.ffn2". Its input x is divided by smooth, if there is one, and rounded to multiples of
  * amax / 127 (fp8: amax / 448), values beyond amax saturating; the columns of its weight are
- * multiplied by smooth and each row has its own scale. */
+ * multiplied by smooth and each row has its own scale.
+ *
+ * Of a calibration per token only smooth and keep_float are used where the engine can measure each
+ * row's scale as it goes (cpu); amax is for those that cannot (ONNX's Q/DQ). */
 #ifndef RR_MODEL_CALIBRATION_H
 #define RR_MODEL_CALIBRATION_H
 
@@ -35,6 +38,8 @@ typedef struct rr__calibration {
     rr__quant_method method;
     double           percentile;
     double           smooth_alpha; /* 0 = no smoothing */
+    int32_t          per_token;    /* a scale a row, measured in each pass */
+    int32_t          exact; /* not in the file: the rest in fp32, to measure a product alone */
     int64_t          n_pair, n_token;
     char             model[256], hash[40]; /* directory name and hash of the weights measured */
     size_t           n;

@@ -83,7 +83,7 @@ static void check_truth(const rr__backend *backend, rr__precision precision, voi
     float         *logits = calloc((size_t)b.n_seq, sizeof *logits);
     double         worst;
 
-    backend_open(&o, backend, a->t->model, precision, a->threads);
+    backend_open(&o, backend, a->t->model, precision, NULL, a->threads);
     backend_score(&o, &b, logits);
     worst = worst_error(logits, a->t->logits + first, b.n_seq);
     fprintf(stderr, "%s: %s %s: %d sequences, largest logit error %.2g\n", a->what, backend->name,
@@ -201,7 +201,7 @@ static void check_shapes(const rr__backend *backend, rr__precision precision, vo
     against_ref *a = arg;
     opened       o;
 
-    backend_open(&o, backend, a->m, precision, 2);
+    backend_open(&o, backend, a->m, precision, NULL, 2);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const rr__batch *b = &a->batch[i];
         float           *logits = calloc((size_t)b->n_seq, sizeof *logits);
@@ -224,7 +224,7 @@ static void check_model_shapes(const char *dir) {
 
     cr_assert_eq(rr__model_open(dir, &m, &err), RR_OK, "%s", err.text);
     a.m = m;
-    backend_open(&ref, &rr__backend_ref, m, RR__FP32, 1);
+    backend_open(&ref, &rr__backend_ref, m, RR__FP32, NULL, 1);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         a.batch[i] = make_batch(&shapes[i], m);
         a.want[i] = calloc((size_t)a.batch[i].n_seq, sizeof(float));
@@ -254,14 +254,14 @@ static void check_company(const rr__backend *backend, rr__precision precision, v
     rr__batch b = truth_batch(t, 0, n);
     opened    o;
 
-    backend_open(&o, backend, t->model, precision, 1);
+    backend_open(&o, backend, t->model, precision, NULL, 1);
     backend_score(&o, &b, together);
     backend_close(&o);
     free((void *)b.cu);
     for (int threads = 1; threads <= 3; threads++) {
         int32_t group = threads == 1 ? 1 : threads == 2 ? 3 : n;
 
-        backend_open(&o, backend, t->model, precision, threads);
+        backend_open(&o, backend, t->model, precision, NULL, threads);
         for (int32_t i = 0; i < n; i += group) {
             b = truth_batch(t, i, i + group < n ? group : n - i);
             backend_score(&o, &b, other + i);

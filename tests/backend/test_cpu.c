@@ -47,7 +47,7 @@ static int check_activations(const char *isa, const char *dir, const char *path)
         return 0;
     }
     truth_open(&t, dir, path);
-    backend_open(&o, &rr__backend_cpu, t.model, RR__FP32, 2);
+    backend_open(&o, &rr__backend_cpu, t.model, RR__FP32, NULL, 2);
     b = truth_batch(&t, 0, t.n_observed);
     cr_assert_eq(rr__backend_cpu.observe(o.instance, &b, logits, compare, &w, &err), RR_OK, "%s",
                  err.text);
@@ -70,8 +70,10 @@ Test(cpu, every_activation_agrees_with_hf_on_every_isa) {
     cr_assert_gt(ran, 0);
 }
 
-/* Every isa and precision on the embedded model: accuracy, and bits alone against in company. */
-static void check_embedded(const char *isa, rr__precision precision, double tolerance) {
+/* Every isa and precision on the embedded model, int8 with and without the calibration that comes with
+ * it: accuracy, and bits alone against in company. */
+static void check_embedded(const char *isa, rr__precision precision, const char *calibration,
+                           double tolerance) {
     truth     t;
     opened    o;
     rr__batch b;
@@ -82,7 +84,7 @@ static void check_embedded(const char *isa, rr__precision precision, double tole
     if (rr__backend_cpu.probe(NULL) != RR_OK)
         return;
     truth_open(&t, "models/mini", "tests/data/mini-truth.safetensors");
-    backend_open(&o, &rr__backend_cpu, t.model, precision, 2);
+    backend_open(&o, &rr__backend_cpu, t.model, precision, calibration, 2);
     b = truth_batch(&t, 0, 8);
     backend_score(&o, &b, together);
     free((void *)b.cu);
@@ -102,10 +104,11 @@ static void check_embedded(const char *isa, rr__precision precision, double tole
 
 Test(cpu, every_isa_is_accurate_and_batch_invariant) {
     for (int i = 0; i < N_ISA; i++) {
-        check_embedded(isas[i], RR__FP32, 1e-4);
+        check_embedded(isas[i], RR__FP32, NULL, 1e-4);
         /* AMX adds in another order; 0.036 was seen where the others are just below 0.03 */
-        check_embedded(isas[i], RR__BF16, strcmp(isas[i], "amx") == 0 ? 5e-2 : 3e-2);
-        check_embedded(isas[i], RR__INT8, 1e-1);
+        check_embedded(isas[i], RR__BF16, NULL, strcmp(isas[i], "amx") == 0 ? 5e-2 : 3e-2);
+        check_embedded(isas[i], RR__INT8, "none", 1e-1);
+        check_embedded(isas[i], RR__INT8, NULL, 1e-1);
     }
 }
 

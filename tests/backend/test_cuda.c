@@ -175,7 +175,7 @@ Test(cuda, every_activation_is_near_refs) {
 
     truth_open(&t, tiny, tiny_truth);
     batch = truth_batch(&t, 0, 8);
-    backend_open(&ref, &rr__backend_ref, t.model, RR__FP32, 1);
+    backend_open(&ref, &rr__backend_ref, t.model, RR__FP32, NULL, 1);
     cr_assert_eq(ref.backend->observe(ref.instance, &batch, logits, keep, &want, &err), RR_OK);
     backend_close(&ref);
     for (int p = RR__FP32; p < RR__N_PRECISION; p++) {
@@ -188,7 +188,7 @@ Test(cuda, every_activation_is_near_refs) {
         if (p == RR__FP8)
             b->unload(o.weights);
         got.n = 0;
-        backend_open(&o, b, t.model, (rr__precision)p, 1);
+        backend_open(&o, b, t.model, (rr__precision)p, NULL, 1);
         cr_assert_eq(b->observe(o.instance, &batch, logits, keep, &got, &err), RR_OK, "%s",
                      err.text);
         backend_close(&o);
@@ -240,7 +240,7 @@ Test(cuda, activations_of_6e4_give_no_nan) {
     m.layer[0].b2 = spiked(&m.layer[0].b2, room[1], 6e4f); /* the sum before ln2 */
     m.layer[1].b1 = spiked(&m.layer[1].b1, room[2], 6e4f); /* mid, and the sum after it */
     batch = truth_batch(&t, 0, 8);
-    backend_open(&ref, &rr__backend_ref, &m, RR__FP32, 1);
+    backend_open(&ref, &rr__backend_ref, &m, RR__FP32, NULL, 1);
     backend_score(&ref, &batch, want);
     backend_close(&ref);
     for (int p = RR__FP32; p < RR__N_PRECISION; p++) {

@@ -17,7 +17,7 @@ static void check_logits(const char *dir, const char *path, int32_t n) {
     double    worst = 0;
 
     truth_open(&t, dir, path);
-    backend_open(&o, &rr__backend_ref, t.model, RR__AUTO, 1);
+    backend_open(&o, &rr__backend_ref, t.model, RR__AUTO, NULL, 1);
     n = n < t.n_seq ? n : t.n_seq;
     b = truth_batch(&t, t.n_seq - n, n);
     backend_score(&o, &b, logits);
@@ -76,7 +76,7 @@ static void check_activations(const char *dir, const char *path, int want) {
     rr_error  err = {0};
 
     truth_open(&t, dir, path);
-    backend_open(&o, &rr__backend_ref, t.model, RR__FP32, 1);
+    backend_open(&o, &rr__backend_ref, t.model, RR__FP32, NULL, 1);
     b = truth_batch(&t, 0, t.n_observed);
     cr_assert_eq(rr__backend_ref.observe(o.instance, &b, logits, compare, &w, &err), RR_OK, "%s",
                  err.text);
@@ -100,7 +100,7 @@ Test(ref, alone_equals_in_company_to_the_bit) {
     float     together[MAX_SEQ], alone;
 
     truth_open(&t, "tests/data/tiny-bert", "tests/data/tiny-bert/truth.safetensors");
-    backend_open(&o, &rr__backend_ref, t.model, RR__FP32, 1);
+    backend_open(&o, &rr__backend_ref, t.model, RR__FP32, NULL, 1);
     b = truth_batch(&t, 0, t.n_seq);
     backend_score(&o, &b, together);
     free((void *)b.cu);
@@ -126,7 +126,7 @@ Test(ref, refuses_what_it_was_not_planned_for) {
 
     truth_open(&t, "tests/data/tiny-xlmr", "tests/data/tiny-xlmr/truth.safetensors");
     cr_assert_eq(rr__backend_ref.load(t.model, &opts, &weights, &err), RR_E_UNSUPPORTED);
-    backend_open(&o, &rr__backend_ref, t.model, RR__FP32, 1);
+    backend_open(&o, &rr__backend_ref, t.model, RR__FP32, NULL, 1);
     cr_assert_eq(rr__backend_ref.score(o.instance, &b, &logit, &err), RR_E_ARG); /* 128 positions */
     cu[1] = b.n_tok = b.max_len = 5;
     tok[3] = t.model->vocab_size;

@@ -76,8 +76,10 @@ typedef struct opened {
     void              *weights, *instance;
 } opened;
 
+/* calibration: a path, "none", or NULL for the model folder's own, as in rr_engine_opts. */
 static void backend_open(opened *o, const rr__backend *backend, const rr__model *m,
-                         rr__precision precision, int threads) {
+                         rr__precision precision, const char *calibration, int threads) {
+    rr__calibration *cal;
     rr__backend_opts opts = {.precision = precision,
                              .threads = threads,
                              .max_batch_tokens = 16384,
@@ -85,7 +87,11 @@ static void backend_open(opened *o, const rr__backend *backend, const rr__model 
     rr_error         err = {0};
 
     o->backend = backend;
+    cr_assert_eq(rr__backend_calibration(backend, precision, m, calibration, &cal, &err), RR_OK,
+                 "%s", err.text);
+    opts.calibration = cal;
     cr_assert_eq(backend->load(m, &opts, &o->weights, &err), RR_OK, "%s", err.text);
+    rr__calibration_free(cal);
     cr_assert_eq(backend->open(o->weights, &o->instance, &err), RR_OK, "%s", err.text);
 }
 

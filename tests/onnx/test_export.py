@@ -188,18 +188,18 @@ def test_equals_what_pytorch_exports(tmp_path, name, pad):
 
 
 def calibrate(tmp_path, *flags):
-    """A calibration of the embedded model from a few short pairs, by the reference backend."""
+    """A calibration of the embedded model from a few short pairs."""
     pairs = tmp_path / "pairs.jsonl"
     texts = ["Paris is the capital of France.", "法国的首都是巴黎。", "El Sena es un río.", "Der Hund schläft."]
     pairs.write_text("".join(json.dumps({"query": "capital of France", "document": t}) + "\n" for t in texts))
     path = tmp_path / "cal.json"
-    subprocess.run([RERANK, "calibrate", "--backend", "ref", "--pairs", pairs, "-o", path, *flags], check=True,
+    subprocess.run([RERANK, "calibrate", "--backend", "cpu", "--pairs", pairs, "-o", path, *flags], check=True,
                    stdout=subprocess.DEVNULL)
     return path
 
 
 @pytest.mark.parametrize("precision,flags,limit", [
-    ("int8", ["--smooth", "0.7"], 1.5), ("int8", ["--smooth", "0.7", "--keep", "30"], 1.0), ("fp8", ["--format", "fp8"], 1.5)])
+    ("int8", ["--smooth", "0.7"], 1.5), ("int8", ["--smooth", "0.7", "--keep", "30", "--measured", "4"], 1.0), ("fp8", ["--format", "fp8"], 1.5)])
 def test_quantized_export_runs(tmp_path, precision, flags, limit):
     path = tmp_path / "q.onnx"
     cal = calibrate(tmp_path, *flags)
@@ -217,7 +217,7 @@ def test_quantized_export_runs(tmp_path, precision, flags, limit):
 def test_cpu_computes_what_the_export_says(tmp_path):
     """One calibration file, two engines: our int8 kernels and ONNX Runtime on the exported Q/DQ pairs err alike,
     and by more than they differ (bf16 outside the quantized products is what they differ by)."""
-    cal = calibrate(tmp_path, "--smooth", "0.7", "--keep", "30")
+    cal = calibrate(tmp_path, "--smooth", "0.7", "--keep", "30", "--measured", "4")
     export(ROOT / "models/mini", tmp_path / "q.onnx", "--precision", "int8", "--calibration", cal)
     pairs = tmp_path / "more.jsonl"
     with open(ROOT / "models/mini/eval/xquad-en/queries.jsonl", encoding="utf-8") as q, \

@@ -226,6 +226,7 @@ Test(file, hostile_files_say_what_is_wrong) {
         {"2.5", "1e99", "out of range"},
         {"2.5", "-1", "out of range"},
         {"2.5", "nan", "byte"},
+        {"\"method\"", "\"per_token\": 1, \"method\"", "true or false"},
         {"[1, 2]", "[1, 2, 3]", "do not match columns"},
         {"[1, 2]", "[1, 0]", "out of range"},
         {"0.qkv", "0.qkvvvvvvvvvvvvvvvvvvvvvvvvvvvvv", "too long"},

@@ -118,6 +118,7 @@ const rr__backend        rr__backend_cpu = {
            .abi = RR__BACKEND_ABI,
            .name = "cpu",
            .precisions = 1u << RR__FP32 | 1u << RR__BF16 | 1u << RR__INT8,
+           .calibrated = 1u << RR__INT8,
            .probe = cpu_probe,
            .load = rr__cpu_load,
            .open = cpu_open,

@@ -5,7 +5,6 @@
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
 #include "base/pool.h"
-#include "model/calibration.h"
 
 /* Rows of one tile, which one thread takes through a whole chain of multiplications: enough to
  * reuse each weight, few enough that the tile's activations stay in the second-level cache. */
@@ -30,7 +29,6 @@ typedef struct rr__cpu_weights {
     rr__precision      precision;
     rr__kind           half; /* of attention and all that is not int8 */
     const rr__kernels *kx;
-    rr__calibration   *calibration;           /* of int8, while loading; or NULL */
     rr__cpu_layer     *layer;                 /* [n_layer]                      */
     rr__packed         head;                  /* fp32                           */
     float             *emb_g, *emb_b, *out_w; /* [d]            */

@@ -36,8 +36,8 @@ typedef struct rr__packed {
     float    *scale;       /* [panels * nr] int8: of each column      */
     int32_t  *sum;         /* [panels * nr] int8: of each column      */
     uint16_t *wt;          /* [k, panels * nr] fp16, for outliers; NULL = keeps none */
-    float     amax;        /* int8 by a calibration: its threshold; 0 = each row's own scale */
-    float    *inv_smooth;  /* [k] and its smoothing: x is multiplied by this; or NULL        */
+    float     amax;        /* int8: threshold of all rows; 0 = each row's own scale   */
+    float    *inv_smooth;  /* [k] int8: smoothing, by which x is multiplied; or NULL  */
 } rr__packed;
 
 /* Where a GEMM's rows go: (sum + bias), through GELU if asked, as fp32 or bf16. */

@@ -230,20 +230,29 @@ static void layernorm(float *x, const float *y, const float *g, const float *b, 
     }
 }
 
-INLINE vf load_row(const void *x, int half, int32_t i, int32_t d) {
-    return half ? vf_load_bf16((const uint16_t *)x + i, d - i)
-                : vf_load_n((const float *)x + i, d - i);
+/* A row of d elements, fp32 or bf16, as an operand sees it: multiplied by by, where that is not NULL. */
+typedef struct source {
+    const void  *x;
+    const float *by;
+    int          half;
+    int32_t      d;
+} source;
+
+INLINE vf load_row(source s, int32_t i) {
+    vf v = s.half ? vf_load_bf16((const uint16_t *)s.x + i, s.d - i)
+                  : vf_load_n((const float *)s.x + i, s.d - i);
+
+    return s.by ? VF(mul, v, vf_load_n(s.by + i, s.d - i)) : v;
 }
 
 /* Elements beyond limit go to the note; the others lie in *low .. *high, which contain 0. */
-INLINE void find_outliers(const void *x, int half, int32_t d, float limit, rr__note *note,
-                          float *low, float *high) {
+INLINE void find_outliers(source s, float limit, rr__note *note, float *low, float *high) {
     vf    top = vf_set(0), bottom = vf_set(0);
     float v[VL];
 
     note->n = 0;
-    for (int32_t i = 0; i < d; i += VL) {
-        vf a = load_row(x, half, i, d);
+    for (int32_t i = 0; i < s.d; i += VL) {
+        vf a = load_row(s, i);
 
         if (vf_top(vf_abs(a)) > limit && note->n < RR__OUTLIERS) {
             vf_store_n(v, a, VL);
@@ -263,8 +272,7 @@ INLINE void find_outliers(const void *x, int half, int32_t d, float limit, rr__n
 }
 
 /* int8 has one scale and zero point a row: q = round(x / scale) + zero in 0 .. 255. */
-INLINE void make_operand(rr__kind kind, int outliers, const void *x, int half, int32_t d, void *out,
-                         rr__note *note) {
+INLINE void make_operand(rr__kind kind, int outliers, source s, void *out, rr__note *note) {
     float low, high, inverse, limit = INFINITY;
     vf    k, zero;
 
@@ -272,32 +280,32 @@ INLINE void make_operand(rr__kind kind, int outliers, const void *x, int half, i
     if (outliers) {
         vf sq = vf_set(0);
 
-        for (int32_t i = 0; i < d; i += VL) {
-            vf v = load_row(x, half, i, d);
+        for (int32_t i = 0; i < s.d; i += VL) {
+            vf v = load_row(s, i);
             sq = vf_fma(v, v, sq);
         }
-        limit = BEYOND * sqrtf(vf_sum(sq) / (float)d);
+        limit = BEYOND * sqrtf(vf_sum(sq) / (float)s.d);
     }
     if (kind == RR__K_BF16) {
         if (outliers)
-            find_outliers(x, half, d, limit, note, &low, &high);
-        for (int32_t i = 0; i < d; i += VL)
-            vf_store_bf16((uint16_t *)out + i, load_row(x, half, i, d), d - i);
+            find_outliers(s, limit, note, &low, &high);
+        for (int32_t i = 0; i < s.d; i += VL)
+            vf_store_bf16((uint16_t *)out + i, load_row(s, i), s.d - i);
         for (int32_t i = 0; i < note->n; i++)
             ((uint16_t *)out)[note->j[i]] = 0;
         return;
     }
-    find_outliers(x, half, d, limit, note, &low, &high);
+    find_outliers(s, limit, note, &low, &high);
     inverse = high > low ? 255.0f / (high - low) : 0;
     note->scale = (high - low) / 255.0f;
     note->zero = (int32_t)(-low * inverse + 0.5f);
     k = vf_set(inverse);
     zero = vf_set((float)note->zero);
-    for (int32_t i = 0; i < d; i += VL) {
-        vf q = vf_round(vf_fma(load_row(x, half, i, d), k, zero));
+    for (int32_t i = 0; i < s.d; i += VL) {
+        vf q = vf_round(vf_fma(load_row(s, i), k, zero));
 
         q = VF(min, VF(max, q, vf_set(0)), vf_set(255));
-        vf_store_q((char *)out + i * Q_BYTES, q, d - i);
+        vf_store_q((char *)out + i * Q_BYTES, q, s.d - i);
     }
     for (int32_t i = 0; i < note->n; i++) {
         if (Q_BYTES == 1)
@@ -307,35 +315,40 @@ INLINE void make_operand(rr__kind kind, int outliers, const void *x, int half, i
     }
 }
 
-/* int8 by a calibration: one scale for all rows, what lies beyond saturates. Zero is at 128. */
-static void calibrated(const rr__packed *m, const void *x, int half, void *out, rr__note *note) {
-    const vf k = vf_set(127.0f / m->amax), zero = vf_set(128), low = vf_set(1), high = vf_set(255);
+/* int8 with one scale for all rows; what lies beyond saturates. Zero is at 128. */
+INLINE void saturated(float amax, source s, void *out, rr__note *note) {
+    const vf k = vf_set(127.0f / amax), zero = vf_set(128), low = vf_set(1), high = vf_set(255);
 
-    *note = (rr__note){.scale = m->amax / 127.0f, .zero = 128};
-    for (int32_t i = 0; i < m->k; i += VL) {
-        vf v = load_row(x, half, i, m->k);
+    *note = (rr__note){.scale = amax / 127.0f, .zero = 128};
+    for (int32_t i = 0; i < s.d; i += VL) {
+        vf q = VF(add, vf_round(VF(mul, load_row(s, i), k)), zero);
 
-        if (m->inv_smooth)
-            v = VF(mul, v, vf_load_n(m->inv_smooth + i, m->k - i));
-        v = VF(add, vf_round(VF(mul, v, k)), zero);
-        vf_store_q((char *)out + i * Q_BYTES, VF(min, VF(max, v, low), high), m->k - i);
+        vf_store_q((char *)out + i * Q_BYTES, VF(min, VF(max, q, low), high), s.d - i);
     }
 }
 
-static void operand(const rr__packed *m, const void *x, int half, void *out, rr__note *note) {
-    const int outliers = m->wt != NULL;
+INLINE void make_int8(const rr__packed *m, source s, void *out, rr__note *note) {
+    if (m->amax > 0)
+        saturated(m->amax, s, out, note);
+    else
+        make_operand(RR__K_I8, m->wt != NULL, s, out, note);
+}
 
+/* The branches differ in constants that the compiler then folds into the loops. */
+static void operand(const rr__packed *m, const void *x, int half, void *out, rr__note *note) {
     if (m->kind == RR__K_F32) /* of bf16 */
         for (int32_t i = 0; i < m->k; i += VL)
-            vf_store_n((float *)out + i, load_row(x, half, i, m->k), m->k - i);
+            vf_store_n((float *)out + i, load_row((source){x, NULL, half, m->k}, i), m->k - i);
     else if (m->kind == RR__K_BF16)
-        make_operand(RR__K_BF16, outliers, x, half, m->k, out, note);
-    else if (m->amax > 0)
-        calibrated(m, x, half, out, note);
+        make_operand(RR__K_BF16, m->wt != NULL, (source){x, NULL, half, m->k}, out, note);
+    else if (m->inv_smooth && half)
+        make_int8(m, (source){x, m->inv_smooth, 1, m->k}, out, note);
+    else if (m->inv_smooth)
+        make_int8(m, (source){x, m->inv_smooth, 0, m->k}, out, note);
     else if (half)
-        make_operand(RR__K_I8, outliers, x, 1, m->k, out, note);
+        make_int8(m, (source){x, NULL, 1, m->k}, out, note);
     else
-        make_operand(RR__K_I8, outliers, x, 0, m->k, out, note);
+        make_int8(m, (source){x, NULL, 0, m->k}, out, note);
 }
 
 static void row(float *x, const rr__tensor *t, size_t first, int32_t n, int add) {

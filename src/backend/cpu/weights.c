@@ -88,19 +88,22 @@ static void pack_panel(void *arg, size_t item, int worker) {
 
 /* ---- layout ------------------------------------------------------------------ */
 
-/* How one product is computed; int8 by a calibration, or where cal is NULL each row by itself. */
+/* How one product is computed. cal: the calibration's part in it, if int8 and there is one. */
 typedef struct how {
     rr__kind              kind;
     const rr__calibrated *cal;
 } how;
 
 /* Called twice, as the plan is: jobs are kept by the second call only. uneven: its input comes from
- * LayerNorm and has outliers worth keeping. */
+ * LayerNorm and has outliers worth keeping. A calibrated product keeps none if one threshold holds for
+ * all rows; if each row is measured they are kept everywhere, for with so many products in int8 the
+ * feed-forward's inner outliers are most of the error (docs/SPEED.md). */
 static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, how h, int uneven,
                    const rr__tensor *t, const rr__tensor *bias) {
     const int32_t nr = w->kx->nr, n = (int32_t)t->shape[0], k = (int32_t)t->shape[1];
     const int32_t panels = (n + nr - 1) / nr, units = rr__units(w->kx, h.kind, k);
     const size_t  columns = (size_t)panels * (size_t)nr;
+    const int     per_token = h.cal && w->opts.calibration->per_token;
 
     *to = (rr__packed){.kind = h.kind, .n = n, .k = k, .units = units, .panels = panels};
     to->w = rr__plan_take(&w->plan, columns * (size_t)units, 4);
@@ -108,13 +111,13 @@ static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, how h, int un
     if (h.kind == RR__K_I8) {
         to->scale = rr__plan_take(&w->plan, columns, sizeof *to->scale);
         to->sum = rr__plan_take(&w->plan, columns, sizeof *to->sum);
-        to->amax = h.cal ? h.cal->amax : 0;
+        to->amax = h.cal && !per_token ? h.cal->amax : 0;
         if (h.cal && h.cal->smooth)
             to->inv_smooth = rr__plan_take(&w->plan, (size_t)k, sizeof *to->inv_smooth);
         for (int32_t i = 0; to->inv_smooth && i < k; i++)
             to->inv_smooth[i] = 1 / h.cal->smooth[i];
     }
-    if (uneven && h.kind != RR__K_F32 && !h.cal)
+    if (h.cal ? per_token : uneven && h.kind != RR__K_F32)
         to->wt = rr__plan_take(&w->plan, columns * (size_t)k, sizeof *to->wt);
     if (w->plan.base) {
         p->jobs[p->n_job++] = (job){to, t, bias, p->n_panel};
@@ -139,7 +142,7 @@ static how calibrated(const rr__cpu_weights *w, int32_t layer, const char *role)
     char                  name[24];
 
     snprintf(name, sizeof name, "%d.%s", (int)layer, role);
-    c = rr__calibration_find(w->calibration, name); /* rr__calibration_fits has seen it */
+    c = rr__calibration_find(w->opts.calibration, name); /* it is there: the calibration fits */
     return c->keep_float ? (how){w->half, NULL} : (how){RR__K_I8, c};
 }
 
@@ -152,7 +155,7 @@ static plan_of_layer plan_layer(const rr__cpu_weights *w, int32_t layer) {
     const int last = layer + 1 == w->m->n_layer;
     const int third = w->precision == RR__INT8 && layer >= w->m->n_layer / 3;
 
-    if (w->calibration) {
+    if (w->opts.calibration) {
         const how qkv = calibrated(w, layer, "qkv");
 
         if (last)
@@ -242,26 +245,10 @@ static rr_status choose(rr__cpu_weights *w, rr_error *err) {
         return rr__fail(err, RR_E_UNSUPPORTED, "cpu computes in fp32, bf16 or int8, not %s",
                         rr__precision_name(w->opts.precision));
     }
-    w->half = w->precision == RR__FP32 ? RR__K_F32 : w->kx->half;
+    w->half = w->kx->half;
+    if (w->precision == RR__FP32 || (w->opts.calibration && w->opts.calibration->exact))
+        w->half = RR__K_F32;
     return RR_OK;
-}
-
-/* The calibration, if there is one and it is one for int8 and this model. */
-static rr_status read_calibration(rr__cpu_weights *w, rr_error *err) {
-    const char *path = w->opts.calibration_path;
-    rr_status   s;
-
-    if (!path)
-        return RR_OK;
-    if (w->precision != RR__INT8)
-        return rr__fail(err, RR_E_ARG,
-                        "cpu: a calibration is for int8, not %s; use --precision int8",
-                        rr__precision_name(w->precision));
-    s = rr__calibration_read(path, &w->calibration, err);
-    if (s == RR_OK && w->calibration->format != RR__QUANT_INT8)
-        s = rr__fail(err, RR_E_ARG, "cpu: %s is a calibration for %s, not int8", path,
-                     rr__quant_format_name(w->calibration->format));
-    return s == RR_OK ? rr__calibration_fits(w->calibration, w->m, err) : s;
 }
 
 rr_status rr__cpu_load(const rr__model *m, const rr__backend_opts *o, void **weights,
@@ -278,14 +265,11 @@ rr_status rr__cpu_load(const rr__model *m, const rr__backend_opts *o, void **wei
         s = (w->kx = rr__kernels_pick(err)) ? RR_OK : RR_E_UNSUPPORTED;
     if (s == RR_OK)
         s = choose(w, err);
-    if (s == RR_OK)
-        s = read_calibration(w, err);
     if (s == RR_OK && !(w->layer = calloc((size_t)m->n_layer, sizeof *w->layer)))
         s = rr__fail(err, RR_E_NOMEM, "cpu: out of memory");
     if (s == RR_OK)
         s = pack(w, err);
-    rr__calibration_free(w->calibration);
-    w->calibration = NULL;
+    w->opts.calibration = NULL;
     if (s != RR_OK) {
         rr__cpu_unload(w);
         return s;

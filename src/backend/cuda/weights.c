@@ -230,10 +230,6 @@ static rr_status set_precision(rr__cu_weights *w, rr_error *err) {
         break;
     }
     w->sum_scale = w->act == RR__CU_F16 ? 1.0f / 64 : 1;
-    if (w->opts.calibration_path)
-        return rr__fail(err, RR_E_UNSUPPORTED,
-                        "cuda: takes no calibration file; its int8 and fp8 scales are measured in "
-                        "each pass or follow from the weights");
     if (w->type == RR__CU_E4M3 && w->sm < 89)
         return rr__fail(err, RR_E_UNSUPPORTED,
                         "cuda: %s has no fp8 (compute capability 8.9 or newer); use fp16 or int8",
