@@ -7,9 +7,10 @@
 #include "cli.h"
 #include "compare_report.h"
 #include "lines.h"
-#include "watch.h"
+#include "plan.h"
 
 #include "base/file.h"
+#include "base/json_out.h"
 #include "model/safetensors.h"
 
 #include <math.h>
@@ -25,8 +26,14 @@ static const char summary[] =
     "file:TENSORS.safetensors.";
 
 static const char epilog[] =
-    "Example:\n"
+    "--bisect E says which products B must keep in its base precision for no logit to be further "
+    "than\n"
+    "E from A's: of that set none can go. B is then one that takes a calibration (cpu:int8); "
+    "--plan\n"
+    "writes the set as one, for --calibration.\n"
+    "Examples:\n"
     "  rerank compare --a ref --b cpu:int8 --pairs pairs.jsonl --svg depth.svg\n"
+    "  rerank compare --b cpu:int8 --pairs pairs.jsonl --bisect 0.05 --plan mini.cal.json\n"
     "Exit status: 0 within tolerance, 1 past it or failed, 2 wrong usage.\n";
 
 /* A kept activation. */
@@ -37,9 +44,9 @@ typedef struct kept {
 } kept;
 
 typedef struct comparison {
-    const char *a, *b, *pairs, *svg, *dump;
+    const char *a, *b, *pairs, *svg, *dump, *plan;
     int64_t     n_pairs, max_tokens;
-    double      tolerance;
+    double      tolerance, bisect;
     int         json;
     cli_common  common;
 
@@ -202,6 +209,94 @@ static rr_status write_ids(const comparison *c, rr_error *err) {
     return fclose(f) == 0 ? RR_OK : rr__fail(err, RR_E_IO, "%s: cannot be written", c->dump);
 }
 
+/* ---- bisection --------------------------------------------------------------------------------- */
+
+static void print_kept(const comparison *c, const rr__calibration *cal, double worst) {
+    size_t n = 0;
+
+    for (size_t i = 0; i < cal->n; i++)
+        n += (size_t)cal->product[i].keep_float;
+    printf("A %s, B %s, %d pairs, %d tokens\n", c->report.a, c->b, (int)c->batch.n_seq,
+           (int)c->batch.n_tok);
+    printf("%zu of %zu products in the base precision: largest logit difference %.3g of %.3g\n", n,
+           cal->n, worst, c->bisect);
+    for (size_t i = 0; i < cal->n; i++)
+        if (cal->product[i].keep_float)
+            printf("  %-10s alone changes a logit by %.2g\n", cal->product[i].name,
+                   cal->product[i].sensitivity);
+}
+
+static void json_kept(const comparison *c, const rr__calibration *cal, double worst) {
+    rr__json_out o = {0};
+
+    rr__out_object(&o);
+    rr__out_key(&o, "a");
+    rr__out_cstr(&o, c->report.a);
+    rr__out_key(&o, "b");
+    rr__out_cstr(&o, c->b);
+    rr__out_key(&o, "tolerance");
+    rr__out_f64(&o, c->bisect);
+    rr__out_key(&o, "largest");
+    rr__out_f64(&o, worst);
+    rr__out_key(&o, "products");
+    rr__out_i64(&o, (int64_t)cal->n);
+    rr__out_key(&o, "keep");
+    rr__out_array(&o);
+    for (size_t i = 0; i < cal->n; i++)
+        if (cal->product[i].keep_float) {
+            rr__out_object(&o);
+            rr__out_key(&o, "name");
+            rr__out_cstr(&o, cal->product[i].name);
+            rr__out_key(&o, "sensitivity");
+            rr__out_f64(&o, cal->product[i].sensitivity);
+            rr__out_end_object(&o);
+        }
+    rr__out_end_array(&o);
+    rr__out_end_object(&o);
+    rr__out_raw(&o, "\n", 1);
+    fwrite(o.ptr, 1, o.len, stdout);
+    rr__out_free(&o);
+}
+
+/* A's logits are kept; which products does B need in its base precision? */
+static rr_status bisect(comparison *c, const rr__model *m, const watch_pairs *pairs,
+                        rr_error *err) {
+    char               buf[64];
+    const char        *backend, *precision;
+    const rr__backend *be;
+    rr__calibration   *cal = NULL;
+    const kept        *logits = find(c, "logits");
+    watch_pairs        some = *pairs;
+    cli_common         common = c->common;
+    double             worst = 0;
+    rr_status          s;
+
+    some.n = c->batch.n_seq;
+    watch_split(c->b, buf, &backend, &precision);
+    s = rr__backend_find(backend, &be, err);
+    if (!s && (!precision || rr__precision_parse(precision) >= RR__N_PRECISION ||
+               !(be->calibrated & 1u << rr__precision_parse(precision))))
+        s = rr__fail(err, RR_E_UNSUPPORTED,
+                     "--bisect needs a B that takes a calibration, such as cpu:int8, not %s", c->b);
+    if (!s)
+        s = rr__backend_calibration(be, rr__precision_parse(precision), m, common.calibration, &cal,
+                                    err);
+    if (!s && !cal && !(cal = rr__calibration_plain(m)))
+        s = rr__fail(err, RR_E_NOMEM, "a plan of %d layers", (int)m->n_layer);
+    common.backend = be ? be->name : NULL;
+    if (!s)
+        s = plan_bisect(cal, m, &common, &some, c->batch.n_tok, logits->data, c->bisect, &worst,
+                        err);
+    if (!s && c->json)
+        json_kept(c, cal, worst);
+    else if (!s)
+        print_kept(c, cal, worst);
+    if (!s && c->plan)
+        s = rr__calibration_write(cal, c->plan, err);
+    rr__calibration_free(cal);
+    return s;
+}
+
 static rr_status run(comparison *c, rr_error *err) {
     rr__model     *m = NULL;
     rr__tokenizer *t = NULL;
@@ -221,6 +316,11 @@ static rr_status run(comparison *c, rr_error *err) {
     }
     if (!s)
         s = observe(c, c->a ? c->a : "ref", m, keep, c->report.a, err);
+    if (c->bisect > 0) {
+        if (!s)
+            s = bisect(c, m, &pairs, err);
+        goto done;
+    }
     if (!s && strncmp(c->b, "file:", 5) == 0) {
         snprintf(c->report.b, sizeof c->report.b, "%.31s", c->b + 5);
         s = from_file(c, c->b + 5, err);
@@ -238,6 +338,7 @@ static rr_status run(comparison *c, rr_error *err) {
         if (c->svg)
             s = report_svg(&c->report, c->svg, err);
     }
+done:
     for (size_t i = 0; i < c->n_kept; i++)
         free(c->kept[i].data);
     free(c->kept);
@@ -261,6 +362,9 @@ int cmd_compare(int argc, char **argv) {
          "relative L2 error allowed (default by B's precision)", 0, 1e6},
         {"json", 0, CLI_BOOL, &c.json, NULL, "one JSON document", 0, 0},
         {"svg", 0, CLI_TEXT, &c.svg, "FILE", "plot of error by depth", 0, 0},
+        {"bisect", 0, CLI_REAL, &c.bisect, "E", "find the products B must keep for logits within E",
+         0, 1e6},
+        {"plan", 0, CLI_TEXT, &c.plan, "FILE", "write what --bisect found as a calibration", 0, 0},
         {"dump-ids", 0, CLI_TEXT, &c.dump, "FILE",
          "write the batch's ids, for tools/ort_observe.py", 0, 0},
     };
@@ -277,6 +381,9 @@ int cmd_compare(int argc, char **argv) {
     if (rest.n || !c.b || !c.pairs)
         return cli_fail("compare", EXIT_USAGE,
                         "--b and --pairs are needed; see rerank compare --help");
+    if (c.plan && !(c.bisect > 0))
+        return cli_fail("compare", EXIT_USAGE, "--plan writes what --bisect finds");
+    c.report.first_past = -1;
     s = run(&c, &err);
     past = c.report.first_past >= 0;
     report_free(&c.report);

@@ -96,6 +96,69 @@ void plan_keep(rr__calibration *cal, const rr__model *m, size_t k) {
     }
 }
 
+/* ---- bisection --------------------------------------------------------------------------------- */
+
+static rr_status distance(const rr__calibration *cal, const rr__model *m, const cli_common *c,
+                          const watch_pairs *p, int32_t max_tokens, const float *want,
+                          double *worst, rr_error *err) {
+    float    *logits = malloc((size_t)p->n * sizeof *logits);
+    rr_status s = logits ? logits_of(cal, m, c, p, max_tokens, logits, err)
+                         : rr__fail(err, RR_E_NOMEM, "%d pairs", (int)p->n);
+
+    *worst = 0;
+    for (int32_t i = 0; i < p->n && !s; i++) {
+        const double d = fabs((double)logits[i] - want[i]);
+
+        *worst = d <= *worst ? *worst : isnan(d) ? INFINITY : d;
+    }
+    free(logits);
+    return s;
+}
+
+rr_status plan_bisect(rr__calibration *cal, const rr__model *m, const cli_common *c,
+                      const watch_pairs *p, int32_t max_tokens, const float *want, double tolerance,
+                      double *worst, rr_error *err) {
+    size_t    low = 0, high = cal->n; /* high is enough, low is not */
+    double    d;
+    rr_status s = plan_measure(cal, m, c, p, max_tokens, err);
+
+    if (!s)
+        s = distance(cal, m, c, p, max_tokens, want, worst, err);
+    if (s || *worst <= tolerance)
+        return s;
+    plan_keep(cal, m, high);
+    s = distance(cal, m, c, p, max_tokens, want, worst, err);
+    if (!s && *worst > tolerance)
+        return rr__fail(err, RR_E_ARG,
+                        "with all products in the base precision a logit is still %.3g away, more "
+                        "than %.3g",
+                        *worst, tolerance);
+    while (!s && low + 1 < high) {
+        const size_t k = low + (high - low) / 2;
+
+        plan_keep(cal, m, k);
+        s = distance(cal, m, c, p, max_tokens, want, &d, err);
+        if (d <= tolerance)
+            high = k, *worst = d;
+        else
+            low = k;
+    }
+    plan_keep(cal, m, high);
+    for (size_t i = 0; i < cal->n && !s; i++) { /* rounding errors cancel: some may not be needed */
+        if (!cal->product[i].keep_float)
+            continue;
+        cal->product[i].keep_float = 0;
+        s = distance(cal, m, c, p, max_tokens, want, &d, err);
+        if (d <= tolerance)
+            *worst = d;
+        else
+            cal->product[i].keep_float = 1;
+        cli_progress("thinning", i + 1, cal->n, 0);
+    }
+    cli_progress("thinning", 1, 1, 1);
+    return s;
+}
+
 /* ---- budget ---------------------------------------------------------------------------------- */
 
 /* Sum of nDCG@10 over all queries of a set. */

@@ -12,6 +12,13 @@ rr_status plan_measure(rr__calibration *cal, const rr__model *m, const cli_commo
 /* Keep the k products with the most squared sensitivity for each multiplication they save. */
 void plan_keep(rr__calibration *cal, const rr__model *m, size_t k);
 
+/* Keep a set with which no logit of the pairs is further than tolerance from want[p->n], found by
+ * bisection over plan_keep and then thinned until none of it can go. *worst is what remains.
+ * RR_E_ARG if even all in the base precision are further. */
+rr_status plan_bisect(rr__calibration *cal, const rr__model *m, const cli_common *c,
+                      const watch_pairs *p, int32_t max_tokens, const float *want, double tolerance,
+                      double *worst, rr_error *err);
+
 /* Keep the fewest products, found by bisection, with which nDCG@10 over the BEIR folders falls by at
  * most drop points (hundredths) of fp32's. Writes cal to path for every step it tries and leaves it
  * there; prints a line for each. RR_E_ARG if even all in the base precision lose more. */

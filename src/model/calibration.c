@@ -37,6 +37,27 @@ rr__calibration *rr__calibration_new(size_t n) {
     return NULL;
 }
 
+static const char *const roles[] = {"qkv", "out", "ffn1", "ffn2"};
+
+rr__calibration *rr__calibration_plain(const rr__model *m) {
+    rr__calibration *c = rr__calibration_new((size_t)m->n_layer * 4);
+
+    if (!c)
+        return NULL;
+    c->per_token = 1;
+    snprintf(c->model, sizeof c->model, "%s", m->dir);
+    rr__model_hash(m, c->hash);
+    for (size_t i = 0; i < c->n; i++) {
+        rr__calibrated *p = &c->product[i];
+
+        snprintf(p->name, sizeof p->name, "%zu.%s", i / 4, roles[i % 4]);
+        p->amax = p->max = 1;
+        p->cols = i % 4 == 3 ? m->d_ff : m->d_model;
+        p->sensitivity = -1;
+    }
+    return c;
+}
+
 float *rr__calibration_floats(rr__calibration *c, const float *v, size_t n) {
     float *p = rr__arena_alloc(c->self, n * sizeof *p);
 
@@ -353,8 +374,7 @@ rr_status rr__calibration_read(const char *path, rr__calibration **out, rr_error
 }
 
 rr_status rr__calibration_fits(const rr__calibration *c, const rr__model *m, rr_error *err) {
-    static const char *const role[] = {"qkv", "out", "ffn1", "ffn2"};
-    char                     name[24], hash[17];
+    char name[24], hash[17];
 
     rr__model_hash(m, hash);
     if (c->hash[0] && strcmp(c->hash, hash) != 0)
@@ -368,7 +388,7 @@ rr_status rr__calibration_fits(const rr__calibration *c, const rr__model *m, rr_
             const rr__calibrated *p;
             int32_t               cols = r == 3 ? m->d_ff : m->d_model;
 
-            snprintf(name, sizeof name, "%d.%s", (int)l, role[r]);
+            snprintf(name, sizeof name, "%d.%s", (int)l, roles[r]);
             p = rr__calibration_find(c, name);
             if (!p || p->cols != cols)
                 return rr__fail(err, RR_E_ARG,

@@ -49,6 +49,8 @@ typedef struct rr__calibration {
 
 /* n products, zeroed; NULL when out of memory. */
 rr__calibration *rr__calibration_new(size_t n);
+/* Of every product of m: per token, nothing smoothed, nothing kept. NULL when out of memory. */
+rr__calibration *rr__calibration_plain(const rr__model *m);
 /* A copy of v[n] that lives as long as c; NULL when out of memory. */
 float *rr__calibration_floats(rr__calibration *c, const float *v, size_t n);
 void   rr__calibration_free(rr__calibration *c);

@@ -107,3 +107,27 @@ def test_what_takes_no_calibration_cannot_measure(tmp_path):
     says = run("calibrate", "-m", TINY, "--backend", "cpu", "--format", "fp8", "--keep", 1, "--pairs", tmp_path / "pairs.jsonl",
                "-o", tmp_path / "x", code=1)
     assert "fp8" in says
+
+
+def test_bisect_finds_a_set_of_which_none_can_go(tmp_path):
+    calibrate(tmp_path, "--method", "max")  # for pairs.jsonl
+    all_int8 = tmp_path / "plan.json"
+    compare = ("compare", "-m", TINY, "--a", "cpu:fp32", "--b", "cpu:int8", "--pairs", tmp_path / "pairs.jsonl")
+    loose = json.loads(run(*compare, "--bisect", "1000", "--plan", all_int8, "--json"))
+    assert loose["keep"] == [] and loose["products"] == 12
+    whole = error(tmp_path, "--calibration", all_int8)
+    assert abs(whole - loose["largest"]) < 1e-5
+    found = json.loads(run(*compare, "--bisect", whole / 2, "--plan", tmp_path / "cal.json", "--json"))
+    cal = json.loads((tmp_path / "cal.json").read_text())
+    names = [p["name"] for p in cal["products"] if p["keep_float"]]
+    assert names == [p["name"] for p in found["keep"]] and 0 < len(names) < 12
+    assert abs(error(tmp_path, "--calibration", tmp_path / "cal.json") - found["largest"]) < 1e-5
+    for name in names:
+        less = json.loads(json.dumps(cal))
+        next(p for p in less["products"] if p["name"] == name)["keep_float"] = False
+        (tmp_path / "less.json").write_text(json.dumps(less))
+        assert error(tmp_path, "--calibration", tmp_path / "less.json") > found["tolerance"] >= found["largest"]
+    assert "more than" in run(*compare, "--bisect", "1e-9", code=1)
+    assert "takes a calibration" in run("compare", "-m", TINY, "--b", "cpu:fp32", "--pairs", tmp_path / "pairs.jsonl",
+                                        "--bisect", "1", code=1)
+    assert "--bisect" in run(*compare, "--plan", "x", code=2)
