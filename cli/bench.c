@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "lines.h"
 #include "options.h"
+#include "table.h"
 
 #include "base/clock.h"
 #include "base/json_out.h"
@@ -15,12 +16,23 @@ static const char summary[] =
     "Times requests of --docs sequences with random ids. Lengths come from --lengths or --length, "
     "or\n"
     "are lognormal around --mean (sigma 0.6, clipped to 24 .. max-length), the same for the same\n"
-    "--seed. Several precisions (--precision fp32,bf16,int8) are measured in turn, in one run.";
+    "--seed. Several precisions (--precision fp32,bf16,int8) are measured in turn, in one run.\n"
+    "--table measures every backend and precision of this build and sets other engines beside "
+    "them.";
+
+static const char epilog[] =
+    "Other engines take part through a script, which reads the same token ids:\n"
+    "  rerank bench --table --eval DIR --work work.json\n"
+    "  python bench/peers.py work.json -o peers.json        # PyTorch, ONNX Runtime\n"
+    "  rerank bench --table --eval DIR --with peers.json --svg table.svg\n"
+    "(make bench-table does all three). What does not run here is a row that says why.\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
 typedef struct bench {
     int64_t     docs, mean, length, seed, repeat, warmup;
     const char *lengths;
-    int         json;
+    int         json, table;
+    table_opts  t;
     cli_common  common;
     int32_t    *ids, *cu;
     size_t      n_tok;
@@ -199,8 +211,33 @@ static rr_status one_precision(bench *b, rr__json_out *o, rr_error *err) {
     return s;
 }
 
+static rr_status run_table(bench *b, rr_error *err) {
+    rr_model     *model;
+    rr_model_info m;
+    rr_status     s = rr_model_open(cli_model_dir(&b->common), &model, err);
+
+    if (s)
+        return s;
+    rr_model_describe(model, &m);
+    s = draw(b, &m, m.max_length < 512 ? m.max_length : 512, err);
+    rr_model_close(model);
+    if (s)
+        return s;
+    b->t.common = &b->common;
+    b->t.ids = b->ids;
+    b->t.cu = b->cu;
+    b->t.longest = m.max_length;
+    b->t.docs = b->docs;
+    b->t.repeat = b->repeat;
+    b->t.warmup = b->warmup;
+    b->t.seed = b->seed;
+    b->t.json = b->json;
+    return table_run(&b->t, err);
+}
+
 int cmd_bench(int argc, char **argv) {
-    bench          b = {.docs = 0, .mean = 180, .seed = 1, .repeat = 10, .warmup = 2};
+    bench b = {
+        .mean = 180, .seed = 1, .repeat = 10, .warmup = 2, .t = {.queries = 10, .candidates = 20}};
     const cli_flag flags[] = {
         {"docs", 0, CLI_INT, &b.docs, "N",
          "documents in a request (default 100, or the lines of --lengths)", 1, 1e6},
@@ -213,15 +250,21 @@ int cmd_bench(int argc, char **argv) {
         {"warmup", 0, CLI_INT, &b.warmup, "N", "requests before them (default 2)", 0, 1e6},
         {"precision", 0, CLI_WORDS, &b.common.precision, CLI_PRECISIONS,
          "one or several, with commas (default auto)", 0, 0},
+        {"table", 0, CLI_BOOL, &b.table, NULL, "everything that runs here, side by side", 0, 0},
+        {"eval", 0, CLI_TEXT, &b.t.eval, "DIR",
+         "with --table: judge logits and nDCG@10 on this BEIR folder", 0, 0},
+        {"queries", 0, CLI_INT, &b.t.queries, "N", "of --eval (default 10)", 1, 1e6},
+        {"candidates", 0, CLI_INT, &b.t.candidates, "N", "of each query (default 20)", 1, 1e5},
+        {"work", 0, CLI_TEXT, &b.t.work, "FILE", "with --table: write what peers run, and stop", 0,
+         0},
+        {"with", 0, CLI_TEXT, &b.t.with, "FILE", "with --table: rows that bench/peers.py wrote", 0,
+         0},
+        {"markdown", 0, CLI_BOOL, &b.t.markdown, NULL, "the table as Markdown", 0, 0},
+        {"svg", 0, CLI_TEXT, &b.t.svg, "FILE", "with --table: a plot of pairs a second", 0, 0},
         {"json", 0, CLI_BOOL, &b.json, NULL, "one JSON document", 0, 0},
     };
-    const cli_command c = {"bench",
-                           "[options]",
-                           summary,
-                           flags,
-                           sizeof flags / sizeof flags[0],
-                           &b.common,
-                           "Exit status: 0 done, 1 failed, 2 wrong usage.\n"};
+    const cli_command c = {"bench",   "[options]", summary, flags, sizeof flags / sizeof flags[0],
+                           &b.common, epilog};
     char              list[128], *save = NULL;
     cli_rest          rest;
     rr_error          err = {0};
@@ -233,11 +276,18 @@ int cmd_bench(int argc, char **argv) {
         return code;
     if (rest.n)
         return cli_fail("bench", EXIT_USAGE, "unexpected \"%s\"", rest.arg[0]);
+    if (!b.table && (b.t.eval || b.t.work || b.t.with || b.t.svg || b.t.markdown))
+        return cli_fail("bench", EXIT_USAGE,
+                        "--eval, --work, --with, --svg and --markdown are of --table");
     if (!b.docs)
         b.docs = b.lengths ? 1000000 : 100;
     b.ms = malloc((size_t)b.repeat * sizeof *b.ms);
     if (!b.ms)
         return cli_fail("bench", EXIT_FAILED, "out of memory");
+    if (b.table) {
+        s = run_table(&b, &err);
+        goto done;
+    }
     snprintf(list, sizeof list, "%s", b.common.precision ? b.common.precision : "auto");
     if (b.json)
         rr__out_array(&o);
@@ -256,6 +306,7 @@ int cmd_bench(int argc, char **argv) {
         rr__out_raw(&o, "\n", 1);
         fwrite(o.ptr, 1, o.len, stdout);
     }
+done:
     if (!s)
         s = cli_flush(&err);
     rr__out_free(&o);

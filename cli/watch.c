@@ -23,8 +23,8 @@ static rr_status grow(watch_pairs *p, rr_error *err) {
     return RR_OK;
 }
 
-static rr_status add(watch_pairs *p, const rr__tokenizer *t, rr_str query, rr_str doc,
-                     const rr__pair_opts *o, rr_error *err) {
+rr_status watch_add(watch_pairs *p, const rr__tokenizer *t, rr_str query, rr_str doc,
+                    const rr__pair_opts *o, rr_error *err) {
     rr__ids   q = {0};
     rr_status s = p->n == p->cap ? grow(p, err) : RR_OK;
     size_t    before = p->ids.n;
@@ -69,7 +69,7 @@ static rr_status read_pairs(watch_pairs *p, const rr__tokenizer *t, const char *
             s = rr__fail(err, RR_E_FORMAT, "%s: no \"%s\"", where,
                          rec.query.ptr ? "document" : "query");
         if (!s)
-            s = add(p, t, rec.query, rec.document, o, err);
+            s = watch_add(p, t, rec.query, rec.document, o, err);
     }
     if (got < 0)
         s = err->status;
@@ -82,22 +82,28 @@ static rr_status read_pairs(watch_pairs *p, const rr__tokenizer *t, const char *
     return s;
 }
 
-rr_status watch_load(const cli_common *c, const char *path, int32_t limit, rr__model **m,
-                     rr__tokenizer **t, watch_pairs *p, rr_error *err) {
-    const char    *dir = cli_model_dir(c);
+void watch_policy(const cli_common *c, int32_t longest, rr__pair_opts *o) {
     rr_engine_opts policy;
-    rr_status      s = rr__model_open(dir, m, err);
+    int32_t        most;
 
     cli_engine_opts(c, &policy);
+    most = policy.max_length ? policy.max_length : 512;
+    *o = (rr__pair_opts){.max_length = most < longest ? most : longest,
+                         .max_query = (int32_t)c->max_query,
+                         .truncation = policy.truncation,
+                         .side = policy.side};
+}
+
+rr_status watch_load(const cli_common *c, const char *path, int32_t limit, rr__model **m,
+                     rr__tokenizer **t, watch_pairs *p, rr_error *err) {
+    const char   *dir = cli_model_dir(c);
+    rr__pair_opts o;
+    rr_status     s = rr__model_open(dir, m, err);
+
     if (!s)
         s = rr__tokenizer_open(dir, t, err);
     if (!s) {
-        int32_t       most = policy.max_length ? policy.max_length : 512;
-        rr__pair_opts o = {.max_length = most < (*m)->max_length ? most : (*m)->max_length,
-                           .max_query = (int32_t)c->max_query,
-                           .truncation = policy.truncation,
-                           .side = policy.side};
-
+        watch_policy(c, (*m)->max_length, &o);
         s = read_pairs(p, *t, path, &o, limit, err);
     }
     return s;

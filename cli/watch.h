@@ -28,6 +28,10 @@ typedef struct watch {
  * for the caller's own cleanup; both start as NULL. */
 rr_status watch_load(const cli_common *c, const char *path, int32_t limit, rr__model **m,
                      rr__tokenizer **t, watch_pairs *p, rr_error *err);
+/* Cutting as the common flags say, for a model of that longest input. */
+void      watch_policy(const cli_common *c, int32_t longest, rr__pair_opts *o);
+rr_status watch_add(watch_pairs *p, const rr__tokenizer *t, rr_str query, rr_str doc,
+                    const rr__pair_opts *o, rr_error *err);
 void      watch_pairs_free(watch_pairs *p);
 
 /* A view of sequences [first, first + n), at most max_tokens of them (at least one sequence).

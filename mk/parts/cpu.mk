@@ -30,3 +30,11 @@ calibration: $(BUILD)/rerank
 	    --method max --smooth 0.5 --per-token --keep 18 -o models/mini/calibration.int8.json
 .PHONY: bench-cpu calibration
 endif
+
+## make bench-table     everything that runs here beside PyTorch and ONNX Runtime (in PYENV), as one table
+bench-table: all
+	@$(BUILD)/rerank bench --table --eval $(EVAL) $(BENCH_ARGS) --work $(BUILD)/work.json
+	@$(PYENV)/bin/python bench/peers.py $(BUILD)/work.json -o $(BUILD)/peers.json --rerank $(BUILD)/rerank
+	@$(BUILD)/rerank bench --table --eval $(EVAL) $(BENCH_ARGS) --with $(BUILD)/peers.json --svg $(BUILD)/table.svg
+bench-table: EVAL ?= models/mini/eval/xquad-en
+.PHONY: bench-table
