@@ -77,7 +77,7 @@ struct rr__route {
 extern const rr__route   rr__routes[];
 extern const int         rr__n_routes;
 extern const rr__dialect rr__any, rr__tei, rr__predict, rr__pairs, rr__results, rr__score,
-    rr__kserve, rr__nim, rr__llamacpp, rr__vertex;
+    rr__kserve, rr__nim, rr__llamacpp, rr__vertex, rr__voyage, rr__infinity, rr__sglang;
 
 /* The route of a request; on failure NULL and *problem is NOT_FOUND or METHOD. */
 const rr__route *rr__route_find(const char *method, const char *path, rr_str segment[2],
@@ -220,12 +220,16 @@ const rr__ranked *rr__rank_some(rr__request *r, size_t first, size_t *n);
 float             rr__activate(const rr__request *r, float logit);
 void              rr__write_model(rr__request *r); /* "model": as asked for, or ours */
 void              rr__write_details(rr__request *r, size_t index); /* "tokens", "truncated"   */
-void              rr__write_timings(rr__request *r);               /* "timings": {...}        */
-void              rr__write_usage(rr__request *r);                 /* "usage": {...}          */
+/* One result with its document as a string: Voyage, Infinity, SGLang. */
+void rr__write_plain(rr__request *r, const rr__ranked *ranked, const char *score_key);
+void rr__write_timings(rr__request *r); /* "timings": {...}        */
+void rr__write_usage(rr__request *r);   /* "usage": {...}          */
 /* Common work of accept: options that mean the same in every dialect. */
 int rr__take_options(rr__request *r);
 /* Documents of a list into r->docs with all limits checked. */
 int rr__take_docs(rr__request *r, const rr__texts *docs, const char *name);
+/* accept of all bodies with "query" and "documents" (results.c). */
+int rr__results_accept(rr__request *r);
 /* The problem as OpenAI's clients, Cohere's and Jina's look for it (results.c); as TEI's do (tei.c). */
 int rr__results_fail(rr__request *r);
 int rr__tei_fail(rr__request *r);

@@ -53,6 +53,9 @@ const rr__route rr__routes[] = {
     SCORE("/v1/reranking", rr__llamacpp),
     SCORE("/v1/ranking", rr__nim),
     SCORE("/vertex", rr__vertex),
+    SCORE("/voyage/v1/rerank", rr__voyage),
+    SCORE("/infinity/rerank", rr__infinity),
+    SCORE("/sglang/v1/rerank", rr__sglang),
 };
 const int rr__n_routes = sizeof rr__routes / sizeof rr__routes[0];
 

@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-static int results_accept(rr__request *r) {
+int rr__results_accept(rr__request *r) {
     const rr__fields *f = &r->fields;
 
     if (!f->query.set || f->query.n != 1)
@@ -113,7 +113,7 @@ int rr__results_fail(rr__request *r) {
     return http;
 }
 
-const rr__dialect rr__results = {"results", results_accept, results_write, rr__results_fail};
+const rr__dialect rr__results = {"results", rr__results_accept, results_write, rr__results_fail};
 
 void rr__get_models(rr__request *r) {
     rr__json_out *o = &r->out;

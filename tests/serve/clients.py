@@ -93,6 +93,13 @@ def langchain_sagemaker():
     return h.transform_output(urlopen(URL + "/invocations", h.transform_input([(QUERY, d) for d in DOCS])))
 
 
+def voyage():
+    import voyageai
+    a = voyageai.Client(api_key="x", base_url=URL + "/voyage/v1").rerank(QUERY, DOCS, model="rerank-2")
+    assert a.total_tokens > 0 and a.results[0].document == DOCS[a.results[0].index]
+    return in_order([(r.index, r.relevance_score) for r in a.results])
+
+
 def litellm(provider, **kw):
     import litellm as lite
     a = lite.rerank(model=provider + "/m", query=QUERY, documents=DOCS, top_n=len(DOCS),

@@ -13,7 +13,7 @@ ENV = os.environ.get("CLIENTENV", "build/py-clients")
 WANT = "tools/requirements-clients.txt"
 NAMES = ["cohere_v1", "cohere_v2", "llama_index_tei", "haystack_tei", "langchain_jina",
          "langchain_infinity_shape", "langchain_nvidia", "langchain_sagemaker", "litellm_cohere",
-         "litellm_vllm", "litellm_huggingface", "triton_binary", "triton_json"]
+         "litellm_vllm", "litellm_huggingface", "voyage", "triton_binary", "triton_json"]
 QUERY = "Why do leaves change colour in autumn?"
 DOCS = ["Maple syrup is made by boiling down the sap of sugar maples.",
         "As days shorten, trees stop making chlorophyll and the green fades.",

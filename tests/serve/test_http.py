@@ -112,6 +112,35 @@ def test_nim(s):
     assert s.post("/v1/ranking", {"query": {"text": "q"}}).json["error"]["type"] == "BadRequestError"
 
 
+def test_voyage(s):
+    path, body = "/voyage/v1/rerank", {"model": "rerank-2", "query": "q", "documents": DOCS, "top_k": 2}
+    a = s.post(path, body).json
+    assert a["object"] == "list" and a["usage"]["total_tokens"] > 0
+    assert [(x["index"], x["relevance_score"]) for x in a["data"]] == \
+        [(2, pytest.approx(sigmoid(4), abs=1e-7)), (0, pytest.approx(sigmoid(1), abs=1e-7))]
+    assert "document" not in a["data"][0]
+    assert s.post(path, {**body, "return_documents": True}).json["data"][0]["document"] == DOCS[2]
+    assert s.post(path, {"query": "q"}).json["detail"]
+
+
+def test_infinity(s):
+    path, body = "/infinity/rerank", {"query": "q", "documents": DOCS, "return_documents": True, "raw_scores": True}
+    a = s.post(path, body).json
+    assert a["object"] == "rerank" and a["created"] > 1.7e9 and a["id"] and a["usage"]["total_tokens"] > 0
+    assert [(x["index"], x["relevance_score"], x["document"]) for x in a["results"]] == \
+        [(i, v, DOCS[i]) for i, v in ((2, 4), (0, 1), (1, -5))]
+    assert s.post(path, {**body, "documents": []}).json["error"]["code"] == 400
+
+
+def test_sglang(s):
+    path, body = "/sglang/v1/rerank", {"query": "q", "documents": DOCS, "top_n": 2}
+    a = s.post(path, body).json
+    assert [(x["index"], x["document"]) for x in a] == [(2, DOCS[2]), (0, DOCS[0])]
+    assert a[0]["score"] == pytest.approx(sigmoid(4), abs=1e-7)
+    assert "document" not in s.post(path, {**body, "return_documents": False}).json[0]
+    assert s.post(path, {"documents": DOCS}).status == 400
+
+
 def test_vertex(s):
     one, two = {"query": "q", "texts": DOCS}, {"query": "p", "documents": DOCS[:2], "return_documents": True}
     for path in ("/vertex", "/predict"):

@@ -1,0 +1,22 @@
+/* sglang.c - SGLang: a bare list, best first, documents in it unless "return_documents" is false.
+ *
+ *     {"query", "documents": [str], "top_n", "return_documents"}
+ *     [{"score", "document"?, "index"}, ..] */
+#include "server/request.h"
+
+static int sglang_accept(rr__request *r) {
+    r->echo = r->fields.return_documents != RR__FALSE;
+    return rr__results_accept(r);
+}
+
+static void sglang_write(rr__request *r) {
+    size_t            n = 0;
+    const rr__ranked *ranked = rr__rank(r, &n);
+
+    rr__out_array(&r->out);
+    for (size_t i = 0; ranked && i < n; i++)
+        rr__write_plain(r, &ranked[i], "score");
+    rr__out_end_array(&r->out);
+}
+
+const rr__dialect rr__sglang = {"sglang", sglang_accept, sglang_write, rr__results_fail};
