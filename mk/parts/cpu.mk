@@ -27,7 +27,7 @@ bench-cpu: all $(BUILD)/bench/cpu_engine $(if $(wildcard $(PYENV)/include/dnnl.h
 calibration: $(BUILD)/rerank
 	@$(PYENV)/bin/python bench/quantization.py --queries 100 --pairs-only $(BUILD)/calibration.jsonl
 	@$(BUILD)/rerank calibrate -m models/mini --backend cpu --pairs $(BUILD)/calibration.jsonl -n 256 --measured 128 \
-	    --method max --smooth 0.5 --per-token --keep 18 -o models/mini/calibration.int8.json
+	    --method max --smooth 0.5 --per-token --keep 16 -o models/mini/calibration.int8.json
 .PHONY: bench-cpu calibration
 endif
 
