@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """peers.py - PyTorch and ONNX Runtime on the work of `rerank bench --table --work FILE`.
 
-    python bench/peers.py work.json -o peers.json [--rerank build/rerank] [--threads N]
+    python bench/peers.py work.json -o peers.json [--rerank build/rerank] [--threads N] [--only "ONNX Runtime"]
 
 Runs the request's token ids through every engine that this Python has, sorted by length and in the batch size that is best
 for it, in each precision its device computes; then the judged pairs once, for their logits. Writes a row for each, or
@@ -105,17 +105,23 @@ def of_onnxruntime(args, work, pad):
                "device": "CUDA" if cuda else f"CPU, {args.threads} threads", **measure(work, call, pad)}
 
 
+ENGINES = {"PyTorch": of_torch, "ONNX Runtime": of_onnxruntime}
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("work", type=Path)
     ap.add_argument("-o", "--output", type=Path, required=True)
     ap.add_argument("--rerank", default=ROOT / "build/rerank")
     ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    ap.add_argument("--only", choices=ENGINES, help="this engine alone")
     args = ap.parse_args()
     work = json.loads(args.work.read_text())
     pad = json.loads((Path(work["model"]) / "config.json").read_text()).get("pad_token_id", 0)
     rows = []
-    for name, run in (("PyTorch", of_torch), ("ONNX Runtime", of_onnxruntime)):
+    for name, run in ENGINES.items():
+        if args.only not in (None, name):
+            continue
         try:
             for row in run(args, work, pad):
                 rows.append(row)

@@ -236,8 +236,11 @@ static rr_status run_table(bench *b, rr_error *err) {
 }
 
 int cmd_bench(int argc, char **argv) {
-    bench b = {
-        .mean = 180, .seed = 1, .repeat = 10, .warmup = 2, .t = {.queries = 10, .candidates = 20}};
+    bench          b = {.mean = 180,
+                        .seed = 1,
+                        .repeat = 10,
+                        .warmup = 2,
+                        .t = {.seconds = 20, .queries = 10, .candidates = 20}};
     const cli_flag flags[] = {
         {"docs", 0, CLI_INT, &b.docs, "N",
          "documents in a request (default 100, or the lines of --lengths)", 1, 1e6},
@@ -251,6 +254,8 @@ int cmd_bench(int argc, char **argv) {
         {"precision", 0, CLI_WORDS, &b.common.precision, CLI_PRECISIONS,
          "one or several, with commas (default auto)", 0, 0},
         {"table", 0, CLI_BOOL, &b.table, NULL, "everything that runs here, side by side", 0, 0},
+        {"seconds", 0, CLI_INT, &b.t.seconds, "N",
+         "with --table: at most for the requests of a row (default 20)", 1, 86400},
         {"eval", 0, CLI_TEXT, &b.t.eval, "DIR",
          "with --table: judge logits and nDCG@10 on this BEIR folder", 0, 0},
         {"queries", 0, CLI_INT, &b.t.queries, "N", "of --eval (default 10)", 1, 1e6},

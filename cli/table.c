@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROWS = 256, MAX_TIMES = 100000, SECONDS = 20 };
+enum { MAX_ROWS = 256, MAX_TIMES = 100000 };
 
 /* What all engines are shown beside the request: the pairs of an evaluation folder. */
 typedef struct judged {
@@ -146,7 +146,7 @@ static rr_status measure(rr_engine *e, const table_opts *o, table_row *r, rr_err
     for (int64_t i = 0; i < o->warmup && !s; i++)
         s = score(e, o->ids, o->cu, NULL, o->docs, NULL, err);
     begin = rr__now_ns();
-    while (!s && n < o->repeat && rr__now_ns() - begin < SECONDS * 1000000000ll) {
+    while (!s && n < o->repeat && rr__now_ns() - begin < o->seconds * 1000000000ll) {
         const int64_t start = rr__now_ns();
 
         s = score(e, o->ids, o->cu, NULL, o->docs, NULL, err);
@@ -237,11 +237,17 @@ static rr_status our_rows(table *t, judged *j, const table_opts *o, rr_error *er
 
 /* ---- other engines --------------------------------------------------------------------------- */
 
+/* A name or reason for terminals, Markdown and XML alike: what is not printable ASCII, and '|', is
+ * shown as '?', so that no escape sequence, row end or cut UTF-8 gets through. */
 static void text_of(rr__json *js, char *out, size_t size) {
     rr_str s;
 
-    if (rr__json_string(js, &s))
-        snprintf(out, size, "%.*s", (int)(s.len < 1000 ? s.len : 1000), s.ptr);
+    if (!rr__json_string(js, &s))
+        return;
+    snprintf(out, size, "%.*s", (int)(s.len < size ? s.len : size), s.ptr);
+    for (; *out; out++)
+        if (*out < ' ' || *out > '~' || *out == '|')
+            *out = '?';
 }
 
 /* Up to max finite numbers into v; how many there were. */
@@ -296,7 +302,12 @@ static void peer(rr__json *js, table *t, const judged *j, double *ms, double *x)
     }
     if (!r->engine[0] || (!r->why[0] && !n_ms))
         rr__json_error(js, "a row needs engine, and ms or why");
-    else if (n_x && n_x != (size_t)j->pairs.n)
+    else if (r->batch < 0)
+        rr__json_error(js, "a batch is not negative");
+    for (size_t i = 0; i < n_ms; i++)
+        if (!(ms[i] >= 1e-6 && ms[i] <= 1e9)) /* a nanosecond to eleven days: ratios stay finite */
+            rr__json_error(js, "a time is from 1e-6 to 1e9 ms");
+    if (n_x && n_x != (size_t)j->pairs.n)
         rr__json_error(js, "logits are not those of this work: write it anew with --work");
     if (js->what || r->why[0])
         return;
@@ -378,7 +389,7 @@ static rr_status write_work(const table_opts *o, const judged *j, rr_error *err)
     rr__out_key(&out, "warmup");
     rr__out_i64(&out, o->warmup);
     rr__out_key(&out, "seconds");
-    rr__out_i64(&out, SECONDS);
+    rr__out_i64(&out, o->seconds);
     put_sequences(&out, "request", o->ids, o->cu, o->docs);
     put_sequences(&out, "judged", j->pairs.ids.id, j->pairs.cu, j->pairs.n);
     rr__out_end_object(&out);

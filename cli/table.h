@@ -27,7 +27,7 @@ typedef struct table_opts {
     const cli_common *common;
     const int32_t    *ids, *cu; /* the request */
     int32_t           longest;  /* of the model */
-    int64_t           docs, repeat, warmup, seed, queries, candidates;
+    int64_t           docs, repeat, warmup, seconds, seed, queries, candidates;
     const char       *with, *work, *svg, *eval;
     int               json, markdown;
 } table_opts;

@@ -67,11 +67,11 @@ static void print_rows(const table *t, const char *head, const char *ran, const 
 static void print_about(const table *t) {
     const table_row *seen = NULL;
 
-    printf(
-        "Model %s; a request is %lld pairs, %lld tokens (seed %lld). Batch: pairs of its longest "
-        "kind in one pass;\nspeed-up: over the slowest by p50; error: largest difference of a "
-        "logit from rerank.c's fp32",
-        t->model, (long long)t->docs, (long long)t->tokens, (long long)t->seed);
+    printf("rerank.c %s. Model %s; a request is %lld pairs, %lld tokens (seed %lld). Batch: pairs "
+           "of its longest kind in one pass;\nspeed-up: over the slowest by p50; error: largest "
+           "difference of a "
+           "logit from rerank.c's fp32",
+           rr_version(), t->model, (long long)t->docs, (long long)t->tokens, (long long)t->seed);
     if (t->eval)
         printf(", over %lld pairs of\n%s, as is the change of nDCG@10 in points.\n",
                (long long)t->pairs, t->eval);
@@ -108,6 +108,8 @@ void table_json(const table *t) {
     rr__json_out o = {0};
 
     rr__out_object(&o);
+    rr__out_key(&o, "version");
+    rr__out_cstr(&o, rr_version());
     rr__out_key(&o, "model");
     rr__out_cstr(&o, t->model);
     rr__out_key(&o, "docs");
