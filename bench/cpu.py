@@ -34,14 +34,16 @@ def documents(n, vocab):
             for k in lengths]
 
 
-def batches(seqs, size):
+def batches(seqs, size, pad=1):
+    """Right-padded (indices, ids, mask), shortest first."""
     order = sorted(range(len(seqs)), key=lambda i: len(seqs[i]))
     for first in range(0, len(order), size):
         part = order[first:first + size]
-        ids = np.full((len(part), max(len(seqs[i]) for i in part)), 1, np.int64)
+        ids = np.full((len(part), max(len(seqs[i]) for i in part)), pad, np.int64)
+        mask = np.zeros_like(ids)
         for row, i in enumerate(part):
-            ids[row, :len(seqs[i])] = seqs[i]
-        yield part, ids, (ids != 1).astype(np.int64)
+            ids[row, :len(seqs[i])], mask[row, :len(seqs[i])] = seqs[i], 1
+        yield part, ids, mask
 
 
 def timed(seqs, call, sizes, repeat):

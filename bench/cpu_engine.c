@@ -2,8 +2,8 @@
  *
  *     cpu_engine MODEL SEQUENCES PRECISION THREADS REPEAT [CALIBRATION]
  *
- * Without CALIBRATION the model folder's own is used, as by the engine. SEQUENCES holds int32: n_seq, cu[n_seq + 1], ids. Prints the seconds of the best pass and the
- * device, then one logit a line. */
+ * Without CALIBRATION the model folder's own is used, as by the engine. SEQUENCES holds int32: n_seq,
+ * cu[n_seq + 1], ids. Prints the seconds of the best pass and the device, then one logit a line. */
 #include "backend/backend.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -40,9 +40,12 @@ int main(int argc, char **argv) {
         if (cu[i + 1] - cu[i] > b.max_len)
             b.max_len = cu[i + 1] - cu[i];
     logits = calloc((size_t)n, sizeof *logits);
-    if (!logits ||
-        rr__backend_calibration(&rr__backend_cpu, o.precision, m, argv[6], &calibration, &err) ||
-        (o.calibration = calibration, rr__backend_cpu.load(m, &o, &weights, &err)) ||
+    if (rr__backend_calibration(&rr__backend_cpu, o.precision, m, argv[6], &calibration, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    o.calibration = calibration;
+    if (!logits || rr__backend_cpu.load(m, &o, &weights, &err) ||
         rr__backend_cpu.open(weights, &instance, &err)) {
         fprintf(stderr, "%s\n", err.text);
         return 1;

@@ -16,21 +16,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from cpu import batches
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = [1, 4, 8, 32, 128]
-
-
-def batches(seqs, size, pad):
-    """Right-padded (indices, ids, mask), shortest first."""
-    order = sorted(range(len(seqs)), key=lambda i: len(seqs[i]))
-    for first in range(0, len(order), size):
-        part = order[first:first + size]
-        ids = np.full((len(part), max(len(seqs[i]) for i in part)), pad, np.int64)
-        mask = np.zeros_like(ids)
-        for row, i in enumerate(part):
-            ids[row, :len(seqs[i])], mask[row, :len(seqs[i])] = seqs[i], 1
-        yield part, ids, mask
 
 
 def logits(call, seqs, size, pad):

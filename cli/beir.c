@@ -2,6 +2,7 @@
 #include "beir.h"
 
 #include "lines.h"
+#include "metrics.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -308,4 +309,24 @@ void beir_close(beir *b) {
     free(b->doc);
     free(b->query);
     memset(b, 0, sizeof *b);
+}
+
+rr_status beir_ndcg10(const beir *b, const float *scores, double *sum, rr_error *err) {
+    int32_t *order;
+    size_t   widest = 1;
+
+    for (size_t i = 0; i < b->n_query; i++)
+        widest = b->query[i].n_doc > widest ? b->query[i].n_doc : widest;
+    order = malloc(widest * sizeof *order);
+    if (!order)
+        return rr__fail(err, RR_E_NOMEM, "%zu documents", widest);
+    *sum = 0;
+    for (size_t i = 0; i < b->n_query; scores += b->query[i++].n_doc) {
+        const beir_query *q = &b->query[i];
+
+        metrics_rank(scores, q->n_doc, order);
+        *sum += metrics_of(order, q->n_doc, q->grade, q->ideal, q->n_ideal).ndcg10;
+    }
+    free(order);
+    return RR_OK;
 }

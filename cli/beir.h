@@ -34,4 +34,7 @@ typedef struct beir {
 rr_status beir_open(const char *dir, size_t limit, size_t max_candidates, beir *out, rr_error *err);
 void      beir_close(beir *b);
 
+/* Sum over the queries of nDCG@10; scores are those of all queries' documents, end to end. */
+rr_status beir_ndcg10(const beir *b, const float *scores, double *sum, rr_error *err);
+
 #endif

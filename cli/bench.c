@@ -308,8 +308,7 @@ int cmd_bench(int argc, char **argv) {
                b.n_tok, (long long)b.seed, (long long)b.repeat);
     if (!s && b.json) {
         rr__out_end_array(&o);
-        rr__out_raw(&o, "\n", 1);
-        fwrite(o.ptr, 1, o.len, stdout);
+        cli_put_json(stdout, &o);
     }
 done:
     if (!s)

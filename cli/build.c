@@ -96,8 +96,7 @@ static rr_status write_manifest(const build *b, const char *precision, uint64_t 
                                 rr_error *err) {
     char         path[4096];
     rr__json_out o = {0};
-    FILE        *f;
-    rr_status    s = RR_OK;
+    rr_status    s;
 
     rr__out_object(&o);
     rr__out_key(&o, "rerank_engine");
@@ -127,11 +126,7 @@ static rr_status write_manifest(const build *b, const char *precision, uint64_t 
     rr__out_end_object(&o);
     rr__out_raw(&o, "\n", 1);
     snprintf(path, sizeof path, "%s.json", b->output);
-    f = fopen(path, "w");
-    if (!f || fwrite(o.ptr, 1, o.len, f) != o.len)
-        s = rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
-    if (f && fclose(f) != 0 && !s)
-        s = rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
+    s = rr__out_save(&o, path, err);
     rr__out_free(&o);
     return s;
 }

@@ -115,10 +115,11 @@ static rr_status finish(calibrate *c, const rr__model *m, const rr__quant_opts *
 
         some.n = p->n < (int32_t)c->measured ? p->n : (int32_t)c->measured;
         s = plan_measure(c->cal, m, &c->common, &some, max_tokens, err);
-        plan_keep(c->cal, m, (size_t)c->keep);
+        if (!s && c->budget.n_dir > 0)
+            s = plan_within(c->cal, m, &c->common, &c->budget, err);
+        else if (!s)
+            plan_keep(c->cal, m, (size_t)c->keep);
     }
-    if (!s && c->budget.n_dir > 0)
-        s = plan_within(c->cal, m, &c->common, &c->budget, err);
     if (s)
         return s;
     print_table(c);

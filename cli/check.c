@@ -1,5 +1,6 @@
 /* check.c - rerank check FILE.onnx: what is wrong with it, by name. */
 #include "cli.h"
+#include "lines.h"
 #include "options.h"
 
 #ifdef RR_WITH_ONNX
@@ -49,8 +50,7 @@ static void summary_json(rr__json_out *o, const rr__onnx_report *r) {
     rr__out_key(o, "weight_bytes");
     rr__out_u64(o, r->weight_bytes);
     rr__out_end_object(o);
-    rr__out_raw(o, "\n", 1);
-    fwrite(o->ptr, 1, o->len, stdout);
+    cli_put_json(stdout, o);
 }
 
 int cmd_check(int argc, char **argv) {

@@ -253,8 +253,7 @@ static void json_kept(const comparison *c, const rr__calibration *cal, double wo
         }
     rr__out_end_array(&o);
     rr__out_end_object(&o);
-    rr__out_raw(&o, "\n", 1);
-    fwrite(o.ptr, 1, o.len, stdout);
+    cli_put_json(stdout, &o);
     rr__out_free(&o);
 }
 
@@ -275,7 +274,7 @@ static rr_status bisect(comparison *c, const rr__model *m, const watch_pairs *pa
     watch_split(c->b, buf, &backend, &precision);
     s = rr__backend_find(backend, &be, err);
     if (!s && (!precision || rr__precision_parse(precision) >= RR__N_PRECISION ||
-               !(be->calibrated & 1u << rr__precision_parse(precision))))
+               rr__backend_takes_calibration(be, rr__precision_parse(precision), NULL)))
         s = rr__fail(err, RR_E_UNSUPPORTED,
                      "--bisect needs a B that takes a calibration, such as cpu:int8, not %s", c->b);
     if (!s)

@@ -1,5 +1,6 @@
 /* compare_report.c - see compare_report.h. */
 #include "compare_report.h"
+#include "lines.h"
 
 #include "base/json_out.h"
 
@@ -128,8 +129,7 @@ void report_json(const report *r) {
     }
     rr__out_end_array(&o);
     rr__out_end_object(&o);
-    rr__out_raw(&o, "\n", 1);
-    fwrite(o.ptr, 1, o.len, stdout);
+    cli_put_json(stdout, &o);
     rr__out_free(&o);
 }
 

@@ -146,8 +146,7 @@ static void put_query(eval *e, const beir *b, const beir_query *q, metrics m, co
     }
     rr__out_end_array(&o);
     rr__out_end_object(&o);
-    rr__out_raw(&o, "\n", 1);
-    fwrite(o.ptr, 1, o.len, e->detail);
+    cli_put_json(e->detail, &o);
     rr__out_free(&o);
 }
 
@@ -330,8 +329,7 @@ static rr_status run_all(eval *e, const cli_rest *dirs, rr_error *err) {
     }
     if (e->json && !s) {
         rr__out_end_array(&o);
-        rr__out_raw(&o, "\n", 1);
-        fwrite(o.ptr, 1, o.len, stdout);
+        cli_put_json(stdout, &o);
     }
     rr__out_free(&o);
     return s;

@@ -1,5 +1,6 @@
 /* info.c - rerank info: the model, what runs here and why not, memory. */
 #include "cli.h"
+#include "lines.h"
 #include "options.h"
 
 #include "base/json_out.h"
@@ -141,8 +142,7 @@ static void json(const rr_model_info *m, const rr_engine_info *e) {
     }
     rr__out_end_object(&o);
     rr__out_end_object(&o);
-    rr__out_raw(&o, "\n", 1);
-    fwrite(o.ptr, 1, o.len, stdout);
+    cli_put_json(stdout, &o);
     rr__out_free(&o);
 }
 

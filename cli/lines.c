@@ -67,6 +67,12 @@ int cli_lines_next(cli_lines *l, rr_str *out, rr_error *err) {
     return 1;
 }
 
+void cli_put_json(FILE *to, rr__json_out *o) {
+    rr__out_raw(o, "\n", 1);
+    fwrite(o->ptr, 1, o->len, to);
+    rr__out_reset(o);
+}
+
 void cli_progress(const char *what, uint64_t done, uint64_t total, int last) {
     static int64_t start, shown;
     int64_t        now = rr_now_us();

@@ -3,6 +3,7 @@
 #define RR_CLI_LINES_H
 
 #include "base/arena.h"
+#include "base/json_out.h"
 
 #include <stdio.h>
 
@@ -25,6 +26,9 @@ int cli_lines_next(cli_lines *l, rr_str *out, rr_error *err);
 /* A progress line on stderr when that is a terminal: done of total (0 = unknown) and ETA. Prints at
  * most ten times a second; last = 1 ends the line. */
 void cli_progress(const char *what, uint64_t done, uint64_t total, int last);
+
+/* One JSON document and its line end to a stream; o is empty afterwards. */
+void cli_put_json(FILE *to, rr__json_out *o);
 
 /* One record of a JSONL file: the fields that documents and pairs have, slices of line or arena. */
 typedef struct cli_record {

@@ -5,7 +5,6 @@
 #include "beir.h"
 #include "cli.h"
 #include "lines.h"
-#include "metrics.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -24,11 +23,6 @@ static rr_status logits_of(const rr__calibration *cal, const rr__model *m, const
              rr__quant_format_name(cal->format));
     if (!s)
         s = watch_open(&w, m, what, c, cal, max_tokens, p->n, err);
-    if (!s && !(w.backend->calibrated & 1u << w.precision))
-        s = rr__fail(err, RR_E_UNSUPPORTED,
-                     "--keep and --max-ndcg-drop measure with a backend that takes a calibration; "
-                     "%s does not at %s",
-                     w.backend->name, rr__precision_name(w.precision));
     for (int32_t i = 0; i < p->n && !s;) {
         const rr__batch b = watch_batch(p, i, max_tokens, cu);
 
@@ -163,33 +157,32 @@ rr_status plan_bisect(rr__calibration *cal, const rr__model *m, const cli_common
 
 /* Sum of nDCG@10 over all queries of a set. */
 static rr_status sum_ndcg(rr_engine *engine, const beir *set, double *sum, rr_error *err) {
-    rr_str   *docs = NULL;
-    float    *scores = NULL;
-    int32_t  *order = NULL;
-    size_t    widest = 1;
+    rr_str   *docs;
+    float    *scores;
+    size_t    widest = 1, n = 0;
     rr_status s = RR_OK;
 
-    for (size_t i = 0; i < set->n_query; i++)
+    for (size_t i = 0; i < set->n_query; i++) {
         widest = set->query[i].n_doc > widest ? set->query[i].n_doc : widest;
+        n += set->query[i].n_doc;
+    }
     docs = malloc(widest * sizeof *docs);
-    scores = malloc(widest * sizeof *scores);
-    order = malloc(widest * sizeof *order);
-    if (!docs || !scores || !order)
-        s = rr__fail(err, RR_E_NOMEM, "%zu documents", widest);
+    scores = malloc((n + 1) * sizeof *scores);
+    if (!docs || !scores)
+        s = rr__fail(err, RR_E_NOMEM, "%zu documents", n);
+    n = 0;
     for (size_t i = 0; i < set->n_query && !s; i++) {
         const beir_query *q = &set->query[i];
 
         for (size_t k = 0; k < q->n_doc; k++)
             docs[k] = set->doc[q->doc[k]].text;
-        s = rr_score(engine, q->text, docs, q->n_doc, scores, err);
-        if (s)
-            break;
-        metrics_rank(scores, q->n_doc, order);
-        *sum += metrics_of(order, q->n_doc, q->grade, q->ideal, q->n_ideal).ndcg10;
+        s = rr_score(engine, q->text, docs, q->n_doc, scores + n, err);
+        n += q->n_doc;
     }
+    if (!s)
+        s = beir_ndcg10(set, scores, sum, err);
     free(docs);
     free(scores);
-    free(order);
     return s;
 }
 
@@ -200,7 +193,7 @@ static rr_status ranked(const cli_common *c, const plan_budget *b, const char *c
     rr_model  *model = NULL;
     rr_engine *engine = NULL;
     size_t     n = 0;
-    double     sum = 0;
+    double     sum = 0, of_set = 0;
     rr_status  s;
 
     side.backend = c->backend ? c->backend : "cpu";
@@ -213,7 +206,8 @@ static rr_status ranked(const cli_common *c, const plan_budget *b, const char *c
         s = beir_open(b->dir[i], b->queries, b->candidates, &set, err);
         if (s)
             break;
-        s = sum_ndcg(engine, &set, &sum, err);
+        s = sum_ndcg(engine, &set, &of_set, err);
+        sum += of_set;
         n += set.n_query;
         beir_close(&set);
         cli_progress(precision, (uint64_t)i + 1, (uint64_t)b->n_dir, 0);
@@ -271,5 +265,5 @@ rr_status plan_within(rr__calibration *cal, const rr__model *m, const cli_common
             low = k;
     }
     plan_keep(cal, m, high);
-    return s ? s : rr__calibration_write(cal, b->path, err);
+    return s;
 }

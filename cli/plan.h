@@ -20,8 +20,9 @@ rr_status plan_bisect(rr__calibration *cal, const rr__model *m, const cli_common
                       double *worst, rr_error *err);
 
 /* Keep the fewest products, found by bisection, with which nDCG@10 over the BEIR folders falls by at
- * most drop points (hundredths) of fp32's. Writes cal to path for every step it tries and leaves it
- * there; prints a line for each. RR_E_ARG if even all in the base precision lose more. */
+ * most drop points (hundredths) of fp32's. Each step it tries is written to path, for the engine to
+ * read, and printed; the caller writes what is found. RR_E_ARG if even all in the base precision lose
+ * more. */
 typedef struct plan_budget {
     const char  *path;
     char *const *dir;

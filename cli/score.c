@@ -191,16 +191,13 @@ static void put(const ranking *r, const rr_timing *t) {
     for (size_t i = 0; i < n; i++) {
         put_json(&o, r, &r->doc[i], i);
         if (r->jsonl) {
-            rr__out_raw(&o, "\n", 1);
-            fwrite(o.ptr, 1, o.len, stdout);
-            rr__out_reset(&o);
+            cli_put_json(stdout, &o);
         }
     }
     if (r->json) {
         rr__out_end_array(&o);
         rr__out_end_object(&o);
-        rr__out_raw(&o, "\n", 1);
-        fwrite(o.ptr, 1, o.len, stdout);
+        cli_put_json(stdout, &o);
     }
     rr__out_free(&o);
 }

@@ -2,14 +2,12 @@
 #include "table.h"
 
 #include "lines.h"
-#include "metrics.h"
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/json_out.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,27 +89,12 @@ static void judged_close(judged *j, const table_opts *o) {
     free(j->exact);
 }
 
-/* Mean nDCG@10 of the logits; NAN when out of memory. */
-static double ndcg_of(const judged *j, const float *logits) {
+static void judge(const table *t, const judged *j, table_row *r, const float *logits) {
     double sum = 0;
 
-    for (size_t i = 0, first = 0; i < j->set.n_query; first += j->set.query[i++].n_doc) {
-        const beir_query *q = &j->set.query[i];
-        int32_t          *order = malloc((q->n_doc + 1) * sizeof *order);
-
-        if (!order)
-            return NAN;
-        metrics_rank(logits + first, q->n_doc, order);
-        sum += metrics_of(order, q->n_doc, q->grade, q->ideal, q->n_ideal).ndcg10;
-        free(order);
-    }
-    return sum / (double)j->set.n_query;
-}
-
-static void judge(const table *t, const judged *j, table_row *r, const float *logits) {
     if (!j->pairs.n)
         return;
-    r->ndcg = ndcg_of(j, logits);
+    r->ndcg = beir_ndcg10(&j->set, logits, &sum, NULL) ? NAN : sum / (double)j->set.n_query;
     if (r != table_base(t) && table_base(t)) {
         r->error = 0;
         for (int32_t i = 0; i < j->pairs.n; i++) {
@@ -376,11 +359,8 @@ static void put_sequences(rr__json_out *out, const char *key, const int32_t *ids
 /* What bench/peers.py reads: ids of the request and of the judged pairs. */
 static rr_status write_work(const table_opts *o, const judged *j, rr_error *err) {
     rr__json_out out = {0};
-    FILE        *f = fopen(o->work, "w");
-    rr_status    s = RR_OK;
+    rr_status    s;
 
-    if (!f)
-        return rr__fail(err, RR_E_IO, "%s: %s", o->work, strerror(errno));
     rr__out_object(&out);
     rr__out_key(&out, "model");
     rr__out_cstr(&out, cli_model_dir(o->common));
@@ -394,10 +374,7 @@ static rr_status write_work(const table_opts *o, const judged *j, rr_error *err)
     put_sequences(&out, "judged", j->pairs.ids.id, j->pairs.cu, j->pairs.n);
     rr__out_end_object(&out);
     rr__out_raw(&out, "\n", 1);
-    if (fwrite(out.ptr, 1, out.len, f) != out.len)
-        s = rr__fail(err, RR_E_IO, "%s: %s", o->work, strerror(errno));
-    if (fclose(f) != 0 && !s)
-        s = rr__fail(err, RR_E_IO, "%s: %s", o->work, strerror(errno));
+    s = rr__out_save(&out, o->work, err);
     rr__out_free(&out);
     return s;
 }

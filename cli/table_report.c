@@ -1,4 +1,5 @@
 /* table_report.c - the table of rerank bench --table as text, Markdown, JSON and a plot. */
+#include "lines.h"
 #include "table.h"
 
 #include "base/json_out.h"
@@ -159,8 +160,7 @@ void table_json(const table *t) {
     }
     rr__out_end_array(&o);
     rr__out_end_object(&o);
-    rr__out_raw(&o, "\n", 1);
-    fwrite(o.ptr, 1, o.len, stdout);
+    cli_put_json(stdout, &o);
     rr__out_free(&o);
 }
 

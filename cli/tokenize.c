@@ -1,5 +1,6 @@
 /* tokenize.c - rerank tokenize: token ids of texts or of a stream of pairs; needs no weights. */
 #include "cli.h"
+#include "lines.h"
 #include "options.h"
 #include "pairs.h"
 
@@ -42,8 +43,7 @@ static rr_status one(const rr_model *model, rr_str text, int json, rr_error *err
             rr__out_str(&o, rr_token_text(model, t[i].id));
         rr__out_end_array(&o);
         rr__out_end_object(&o);
-        rr__out_raw(&o, "\n", 1);
-        fwrite(o.ptr, 1, o.len, stdout);
+        cli_put_json(stdout, &o);
     }
     rr__out_free(&o);
     free(t);

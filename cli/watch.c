@@ -166,10 +166,11 @@ rr_status watch_open(watch *w, const rr__model *m, const char *what, const cli_c
     if (o.precision == RR__N_PRECISION)
         return rr__fail(err, RR_E_ARG, "\"%s\": no such precision", what);
     s = rr__backend_find(backend, &w->backend, err);
-    if (!s)
-        if (!s && !w->backend->observe)
-            s = rr__fail(err, RR_E_UNSUPPORTED, "backend %s cannot show its activations",
-                         w->backend->name);
+    if (!s && !w->backend->observe)
+        s = rr__fail(err, RR_E_UNSUPPORTED, "backend %s cannot show its activations",
+                     w->backend->name);
+    if (!s && cal)
+        s = rr__backend_takes_calibration(w->backend, o.precision, err);
     if (!s && !cal) /* of what is compared, the file is the 8-bit side's */
         s = rr__backend_calibration(
             w->backend, o.precision, m,

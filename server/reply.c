@@ -142,20 +142,26 @@ void rr__write_details(rr__request *r, size_t index) {
     rr__out_bool(&r->out, info[index].truncated);
 }
 
-void rr__write_plain(rr__request *r, const rr__ranked *ranked, const char *score_key) {
-    rr__json_out *o = &r->out;
+void rr__write_plain(rr__request *r, const char *score_key) {
+    size_t            n = 0;
+    const rr__ranked *ranked = rr__rank(r, &n);
+    rr__json_out     *o = &r->out;
 
-    rr__out_object(o);
-    rr__out_key(o, score_key);
-    rr__out_f32(o, rr__activate(r, ranked->score));
-    rr__out_key(o, "index");
-    rr__out_u64(o, ranked->index);
-    if (r->echo) {
-        rr__out_key(o, "document");
-        rr__out_str(o, r->docs[ranked->index]);
+    rr__out_array(o);
+    for (size_t i = 0; ranked && i < n; i++) {
+        rr__out_object(o);
+        rr__out_key(o, score_key);
+        rr__out_f32(o, rr__activate(r, ranked[i].score));
+        rr__out_key(o, "index");
+        rr__out_u64(o, ranked[i].index);
+        if (r->echo) {
+            rr__out_key(o, "document");
+            rr__out_str(o, r->docs[ranked[i].index]);
+        }
+        rr__write_details(r, ranked[i].index);
+        rr__out_end_object(o);
     }
-    rr__write_details(r, ranked->index);
-    rr__out_end_object(o);
+    rr__out_end_array(o);
 }
 
 static void ms(rr__json_out *o, const char *key, int64_t us) {

@@ -220,8 +220,8 @@ const rr__ranked *rr__rank_some(rr__request *r, size_t first, size_t *n);
 float             rr__activate(const rr__request *r, float logit);
 void              rr__write_model(rr__request *r); /* "model": as asked for, or ours */
 void              rr__write_details(rr__request *r, size_t index); /* "tokens", "truncated"   */
-/* One result with its document as a string: Voyage, Infinity, SGLang. */
-void rr__write_plain(rr__request *r, const rr__ranked *ranked, const char *score_key);
+/* The list of results, best first, with documents as strings: Voyage, Infinity, SGLang. */
+void rr__write_plain(rr__request *r, const char *score_key);
 void rr__write_timings(rr__request *r); /* "timings": {...}        */
 void rr__write_usage(rr__request *r);   /* "usage": {...}          */
 /* Common work of accept: options that mean the same in every dialect. */

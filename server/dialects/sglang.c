@@ -10,13 +10,7 @@ static int sglang_accept(rr__request *r) {
 }
 
 static void sglang_write(rr__request *r) {
-    size_t            n = 0;
-    const rr__ranked *ranked = rr__rank(r, &n);
-
-    rr__out_array(&r->out);
-    for (size_t i = 0; ranked && i < n; i++)
-        rr__write_plain(r, &ranked[i], "score");
-    rr__out_end_array(&r->out);
+    rr__write_plain(r, "score");
 }
 
 const rr__dialect rr__sglang = {"sglang", sglang_accept, sglang_write, rr__results_fail};

@@ -5,18 +5,13 @@
 #include "server/request.h"
 
 static void voyage_write(rr__request *r) {
-    size_t            n = 0;
-    const rr__ranked *ranked = rr__rank(r, &n);
-    rr__json_out     *o = &r->out;
+    rr__json_out *o = &r->out;
 
     rr__out_object(o);
     rr__out_key(o, "object");
     rr__out_cstr(o, "list");
     rr__out_key(o, "data");
-    rr__out_array(o);
-    for (size_t i = 0; ranked && i < n; i++)
-        rr__write_plain(r, &ranked[i], "relevance_score");
-    rr__out_end_array(o);
+    rr__write_plain(r, "relevance_score");
     rr__write_model(r);
     rr__write_usage(r);
     rr__write_timings(r);

@@ -5,7 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static rr_status refuse(const rr__backend *b, rr__precision p, rr_error *err) {
+rr_status rr__backend_takes_calibration(const rr__backend *b, rr__precision p, rr_error *err) {
+    if (b->calibrated & 1u << p)
+        return RR_OK;
     for (int i = 0; i < RR__N_PRECISION; i++)
         if (b->calibrated & 1u << i)
             return rr__fail(err, RR_E_ARG,
@@ -20,17 +22,15 @@ static rr_status refuse(const rr__backend *b, rr__precision p, rr_error *err) {
 
 rr_status rr__backend_calibration(const rr__backend *b, rr__precision p, const rr__model *m,
                                   const char *path, rr__calibration **out, rr_error *err) {
-    const int takes = (b->calibrated & 1u << p) != 0;
-    char      own[4096];
     rr_status s;
+    char      own[4096];
 
     *out = NULL;
     if (path && strcmp(path, "none") == 0)
         return RR_OK;
-    if (path && !takes)
-        return refuse(b, p, err);
-    if (!path && !takes)
-        return RR_OK;
+    s = rr__backend_takes_calibration(b, p, path ? err : NULL);
+    if (s != RR_OK)
+        return path ? s : RR_OK;
     if (!path) {
         const int n = snprintf(own, sizeof own, "%s/" RR__CALIBRATION_FILE, m->dir);
 

@@ -1,6 +1,7 @@
 /* json_out.c - see json_out.h. */
 #include "base/json_out.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,20 @@ void rr__out_raw(rr__json_out *o, const char *ptr, size_t len) {
     if (len)
         memcpy(o->ptr + o->len, ptr, len);
     o->len += len;
+}
+
+rr_status rr__out_save(const rr__json_out *o, const char *path, rr_error *err) {
+    FILE     *f;
+    rr_status s = RR_OK;
+
+    if (o->failed)
+        return rr__fail(err, RR_E_NOMEM, "%s: out of memory", path);
+    f = fopen(path, "w");
+    if (!f || fwrite(o->ptr, 1, o->len, f) != o->len)
+        s = rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
+    if (f && fclose(f) != 0 && !s)
+        s = rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
+    return s;
 }
 
 void rr__out_reset(rr__json_out *o) {

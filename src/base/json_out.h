@@ -41,6 +41,9 @@ void rr__out_null(rr__json_out *o);
 /* Bytes as they are: a line end behind a document, or a value already written. */
 void rr__out_raw(rr__json_out *o, const char *ptr, size_t len);
 
+/* Write all of it to a new file at path. */
+rr_status rr__out_save(const rr__json_out *o, const char *path, rr_error *err);
+
 void rr__out_reset(rr__json_out *o);
 void rr__out_free(rr__json_out *o);
 

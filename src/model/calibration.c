@@ -11,7 +11,6 @@
 #include "base/json.h"
 #include "base/json_out.h"
 
-#include <errno.h>
 #include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,20 +158,10 @@ static void put(rr__json_out *o, const rr__calibration *c) {
 
 rr_status rr__calibration_write(const rr__calibration *c, const char *path, rr_error *err) {
     rr__json_out o = {0};
-    rr_status    s = RR_OK;
-    FILE        *file = NULL;
+    rr_status    s;
 
     put(&o, c);
-    if (o.failed) {
-        s = rr__fail(err, RR_E_NOMEM, "%s: %zu products", path, c->n);
-        goto done;
-    }
-    file = fopen(path, "w");
-    if (!file || fwrite(o.ptr, 1, o.len, file) != o.len)
-        s = rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
-    if (file && fclose(file) != 0 && !s)
-        s = rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
-done:
+    s = rr__out_save(&o, path, err);
     rr__out_free(&o);
     return s;
 }
