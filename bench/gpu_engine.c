@@ -34,7 +34,7 @@ typedef struct workload {
 
 static const workload cases[] = {
     {"1x128", 1, 128},          {"1x512", 1, 512},     {"8x512", 8, 512},
-    {"ragged100", N_RAGGED, 0}, {"100x512", 100, 512},
+    {"ragged100", N_RAGGED, 0}, {"100x512", 100, 512}, {"1x8192", 1, 8192},
 };
 enum { N_CASE = sizeof cases / sizeof *cases, RAGGED = 3 };
 
@@ -146,6 +146,7 @@ static void check_truth(engine *e, const char *dir) {
     int32_t  *tok, *cu;
     float    *want, *got;
     double    top = 0, diff = 0, norm = 0, mean = 0, spread = 0;
+    int32_t   longest = 0;
 
     snprintf(path, sizeof path, "%s/truth.safetensors", dir);
     if (rr__file_map(path, &file, NULL) != RR_OK)
@@ -167,13 +168,16 @@ static void check_truth(engine *e, const char *dir) {
     for (int32_t i = 0; i < b.n_seq; i++) {
         double x = (double)got[i] - want[i];
 
+        longest = cu[i + 1] - cu[i] > cu[longest + 1] - cu[longest] ? i : longest;
         top = fabs(x) > top ? fabs(x) : top;
         diff += x * x;
         norm += (double)want[i] * want[i];
         spread += (want[i] - mean) * (want[i] - mean);
     }
-    printf("truth %s: %d logits, relative L2 %.2e, largest error %.2e, logits spread %.2g\n",
-           e->precision, (int)b.n_seq, sqrt(diff / norm), top, sqrt(spread / b.n_seq));
+    printf("truth %s: %d logits, relative L2 %.2e, largest error %.2e, logits spread %.2g; "
+           "%d tokens: error %.2e\n",
+           e->precision, (int)b.n_seq, sqrt(diff / norm), top, sqrt(spread / b.n_seq),
+           (int)(cu[longest + 1] - cu[longest]), fabs((double)got[longest] - want[longest]));
     e->bad |= isnan(diff);
     free(got), free(want), free_batch(&b);
     rr__arena_free(&arena);

@@ -30,7 +30,7 @@ step racecheck sanitize racecheck tests/data/tiny-xlmr fp16,int8
 step two_layers "$PYTHON" tools/random_model.py "$BUILD/random-2" --layers 2 --dtype float16 --pairs 0
 step memcheck_64 sanitize memcheck "$BUILD/random-2" fp16,bf16,fp8
 [ -e "$model/model.safetensors" ] ||
-    step random_model "$PYTHON" tools/random_model.py "$model" --dtype float16 --pairs 24
+    step random_model "$PYTHON" tools/random_model.py "$model" --dtype float16 --pairs 24 --longest 8192
 step engine "$BUILD/gpu_engine" "$model" fp32,fp16,bf16,fp8,int8 checks
 grep -E 'truth|bits' "$log/engine"
 step bench "$PYTHON" bench/gpu.py "$BUILD/gpu_engine" "$model"

@@ -2,6 +2,7 @@
 """random_model.py DIR - a randomly initialised model of bge-reranker-v2-m3's exact shape.
 
     python tools/random_model.py build/random [--dtype float16] [--layers 24] [--seed 1] [--pairs 40]
+                                 [--longest 8192]
 
 Writes what transformers' save_pretrained writes (24 layers x 1024, 250,002 pieces, 8,194 positions,
 568 M parameters), the XLM-R tokenizer, and truth.safetensors: ids of ragged pairs with the fp32
@@ -31,11 +32,12 @@ def config(layers, std):
         pad_token_id=1, bos_token_id=BOS, eos_token_id=EOS, num_labels=1, initializer_range=std)
 
 
-def random_pairs(n, rng, vocab):
-    """<s> query </s></s> document </s> of random pieces; mean 180 tokens, lognormal, at most 512."""
+def random_pairs(n, longest, rng, vocab):
+    """<s> query </s></s> document </s> of random pieces; mean 180 tokens, lognormal, at most 512;
+    and one of the longest length, if that is not 0."""
     seqs = []
-    for _ in range(n):
-        length = int(np.clip(rng.lognormal(np.log(160), 0.5), 12, 512))
+    for i in range(n + (longest > 0)):
+        length = int(np.clip(rng.lognormal(np.log(160), 0.5), 12, 512)) if i < n else longest
         query = int(np.clip(rng.lognormal(np.log(10), 0.4), 2, length - 6))
         q = rng.integers(4, vocab - 1, query).tolist()
         d = rng.integers(4, vocab - 1, length - query - 4).tolist()
@@ -51,6 +53,7 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--std", type=float, default=0.03)
     ap.add_argument("--pairs", type=int, default=40, help="0 writes no truth file")
+    ap.add_argument("--longest", type=int, default=0, help="tokens of one more pair, at most 8192")
     args = ap.parse_args()
 
     start = time.time()
@@ -67,7 +70,7 @@ def main():
     if not args.pairs:
         return
     model = model.float().eval()
-    seqs = random_pairs(args.pairs, np.random.default_rng(args.seed), model.config.vocab_size)
+    seqs = random_pairs(args.pairs, args.longest, np.random.default_rng(args.seed), model.config.vocab_size)
     truth = {
         "ids": np.array([t for s in seqs for t in s], np.int32),
         "cu": np.cumsum([0] + [len(s) for s in seqs]).astype(np.int32),
