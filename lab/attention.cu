@@ -3,6 +3,7 @@
  *   attention check   each against double precision; a sequence's bits alone and among others,
  *                     whatever (also NaN) lies behind it
  *   attention bench   microseconds and TFLOP/s (4 d sum of squared lengths) of each
+ *   attention once CASE   each version twice, for a profiler
  * Build: make lab. */
 #include "../src/backend/cuda/kernels.h"
 #include "lab.cuh"
@@ -160,6 +161,34 @@ static void bench(const char *name, std::vector<int> len) {
     CHECK(cudaFree(ctx));
 }
 
+static const struct {
+    const char      *name;
+    std::vector<int> len;
+} CASES[] = {{"1x128", {128}},
+             {"1x512", {512}},
+             {"8x512", std::vector<int>(8, 512)},
+             {"ragged100", std::vector<int>(RAGGED, RAGGED + 100)},
+             {"100x128", std::vector<int>(100, 128)},
+             {"100x512", std::vector<int>(100, 512)},
+             {"4x8192", std::vector<int>(4, 8192)}};
+
+/* Each version twice, plainly, for a profiler. */
+static void once(std::vector<int> len) {
+    for (int version = 0; version < 2; version++) {
+        Batch b;
+        b.len = len;
+        plan(&b, ROWS[version]);
+        __half          *qkv = lab_random<__half>((size_t)(b.n + 64) * 3 * D, 12, 1.0f);
+        __half          *ctx = lab_array<__half>((size_t)b.n * D);
+        rr__cu_attention a = args_of(b, RR__CU_F16, RR__CU_F16, qkv, ctx);
+        for (int i = 0; i < 2; i++)
+            CHECK(launch(version, &a, 0));
+        CHECK(cudaDeviceSynchronize());
+        CHECK(cudaFree(qkv));
+        CHECK(cudaFree(ctx));
+    }
+}
+
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc == 2 && !strcmp(argv[1], "check")) {
@@ -170,15 +199,15 @@ int main(int argc, char **argv) {
         return bad;
     }
     if (argc == 2 && !strcmp(argv[1], "bench")) {
-        bench("1x128", {128});
-        bench("1x512", {512});
-        bench("8x512", std::vector<int>(8, 512));
-        bench("ragged100", std::vector<int>(RAGGED, RAGGED + 100));
-        bench("100x128", std::vector<int>(100, 128));
-        bench("100x512", std::vector<int>(100, 512));
-        bench("4x8192", std::vector<int>(4, 8192));
+        for (auto &c : CASES)
+            bench(c.name, c.len);
         return 0;
     }
-    fprintf(stderr, "attention check | bench\n");
+    for (auto &c : CASES)
+        if (argc == 3 && !strcmp(argv[1], "once") && !strcmp(argv[2], c.name)) {
+            once(c.len);
+            return 0;
+        }
+    fprintf(stderr, "attention check | bench | once CASE\n");
     return 2;
 }

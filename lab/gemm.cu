@@ -16,8 +16,8 @@ struct Dims {
 };
 static const Dims LAYER[] = {{3072, 1024}, {1024, 1024}, {4096, 1024}, {1024, 4096}};
 
-static const char *NAME[] = {"square", "block", "deep64", "deep32", "wide", "square5", "across",
-                             "thin64", "half64", "deep16", "block3"};
+static const char *NAME[] = {"square", "block",  "deep64", "deep32", "wide", "square5", "across",
+                             "thin64", "half64", "deep16", "block3", "tall", "tall5"};
 
 __global__ void reference(const void *a, const void *w, int type, rr__cu_gemm g, int row0, int rows,
                           double *out) {
@@ -106,7 +106,7 @@ static int check(int variant) {
                         g.a_scale = lab_random<float>(m, 5, 0.1f, 1.0f);
                         g.w_scale = lab_random<float>(dim.n, 6, 0.005f, 0.04f);
                     }
-                    g.out_scale = type.out == RR__CU_E4M3 ? 8.0f : 0.5f;
+                    g.out_scale = type.out == RR__CU_E4M3 ? 8.0f : epi == RR__CU_GELU ? 1.0f : 0.5f;
                     size_t size = (size_t)(m + 1) * ldd * bytes_of(type.out);
                     g.d = lab_array<uint8_t>(size);
                     CHECK(launch_typed(&g, variant, 0));
@@ -268,7 +268,7 @@ static void bench(int fp8) {
                 names.push_back(std::string(NAME[variant]) + EPI[epi]);
             };
             if (m > 1000) {
-                for (int v : {SQUARE, SQUARE5})
+                for (int v : {SQUARE, TALL, TALL5})
                     for (int e = 0; e < 3; e++)
                         add(v, (rr__cu_epilogue)e);
                 add(WIDE, RR__CU_BIAS);

@@ -54,6 +54,11 @@ typedef struct rr__cu_gemm {
     float           out_scale; /* 1, or 1/64 before a LayerNorm in fp16, or what fills E4M3     */
 } rr__cu_gemm;
 
+/* GELU to E4M3 is computed in fp16, where 1 / out_scale between these is exact and loses nothing that
+ * 65,504 holds. */
+#define RR__CU_GELU_LEAST 0x1p-15f
+#define RR__CU_GELU_MOST  0x1p8f
+
 /* mma.sync, sm_80 on, every type and epilogue. */
 cudaError_t rr__cu_gemm_mma(const rr__cu_gemm *g, cudaStream_t stream);
 /* wgmma and TMA, sm_90a only: F16, BF16, E4M3 where rr__cu_gemm_sm90_fits says 1. */

@@ -35,8 +35,10 @@ __device__ __forceinline__ float exp2_fast(float x) {
 
 /* The part of one thread: rows lane / 4 and + 8 of its warp's 16, two of every eight columns. */
 template <class T, class Out> struct Rows {
-    float    o[32], m[2], l[2]; /* context, maximum (of scores), sum (this thread's columns) */
-    uint32_t p[KEYS / 16][4];   /* a block's weights, rounded                                 */
+    float    o[32], l[2];     /* context, sum (this thread's columns)                           */
+    float    m[2], alpha[2];  /* what is subtracted from scores (log2), what a rise of it makes of
+                                  what is summed so far                                          */
+    uint32_t p[KEYS / 16][4]; /* a block's weights, rounded                                     */
 
     __device__ __forceinline__ void init(void) {
 #pragma unroll
@@ -45,7 +47,9 @@ template <class T, class Out> struct Rows {
         m[0] = m[1] = -INFINITY;
         l[0] = l[1] = 0.0f;
     }
-    /* Scores of one block, of which the first `keys` exist, to p; rescale what is summed so far. */
+    /* Scores of one block, of which the first `keys` exist, to weights. m follows the maximum only
+     * when that is 2^8 above: weights up to 2^8 are as exact as those up to 1, and o seldom needs
+     * to be rescaled. */
     __device__ __forceinline__ void weigh(float (&s)[KEYS / 2], int keys, int lane) {
         const float scale = 0.125f * 1.44269504f; /* log2 e / sqrt 64 */
         if (keys < KEYS) {
@@ -56,7 +60,6 @@ template <class T, class Out> struct Rows {
                     if (8 * j + 2 * (lane & 3) + (i & 1) >= keys)
                         s[4 * j + i] = -INFINITY;
         }
-        float top[2] = {m[0], m[1]}, alpha[2], shift[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             float a = fmaxf(s[2 * h], s[2 * h + 1]);
@@ -65,30 +68,40 @@ template <class T, class Out> struct Rows {
                 a = fmaxf(a, fmaxf(s[4 * j + 2 * h], s[4 * j + 2 * h + 1]));
             a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
             a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
-            top[h] = fmaxf(top[h], a);
-            shift[h] = top[h] * scale;
-            alpha[h] = exp2_fast((m[h] - top[h]) * scale); /* exactly 1 where nothing rose */
-        }
-        if (__any_sync(~0u, top[0] != m[0] || top[1] != m[1])) {
-#pragma unroll
-            for (int j = 0; j < 8; j++)
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    o[4 * j + i] *= alpha[i >> 1];
+            float top = a * scale, before = m[h];
+            m[h] = top > before + 8.0f ? top : before;
+            alpha[h] = exp2_fast(before - m[h]); /* exactly 1 where nothing rose */
         }
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            m[h] = top[h];
             float sum = 0.0f;
 #pragma unroll
             for (int j = 0; j < KEYS / 8; j++) {
-                float a = exp2_fast(fmaf(s[4 * j + 2 * h], scale, -shift[h]));
-                float b = exp2_fast(fmaf(s[4 * j + 2 * h + 1], scale, -shift[h]));
-                sum += a + b;
-                p[j / 2][j % 2 * 2 + h] = pack(a, b, T());
+                s[4 * j + 2 * h] = exp2_fast(fmaf(s[4 * j + 2 * h], scale, -m[h]));
+                s[4 * j + 2 * h + 1] = exp2_fast(fmaf(s[4 * j + 2 * h + 1], scale, -m[h]));
+                sum += s[4 * j + 2 * h] + s[4 * j + 2 * h + 1];
             }
             l[h] = l[h] * alpha[h] + sum;
         }
+    }
+    __device__ __forceinline__ int rose(void) const {
+        return __any_sync(~0u, alpha[0] != 1.0f || alpha[1] != 1.0f);
+    }
+    /* When no product writes o any more. */
+    __device__ __forceinline__ void rescale(void) {
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                o[4 * j + i] *= alpha[i >> 1];
+    }
+    /* When no product reads p any more. */
+    __device__ __forceinline__ void take(const float (&s)[KEYS / 2]) {
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                p[j / 2][j % 2 * 2 + h] = pack(s[4 * j + 2 * h], s[4 * j + 2 * h + 1], T());
     }
     /* The context through shared memory (the warpgroup's own queries, read by now) to 16-byte
      * stores; only rows of the sequence. */
@@ -203,19 +216,33 @@ __global__ void __launch_bounds__(THREADS, 2)
                                for (int c = 0; c < KEYS / 16; c++)
                                    wgmma_rows<T>::rs(rows.o, rows.p[c], v + 128 * c, 1);
     };
+    /* The scores of the next block are asked for before this block's values are gathered, and
+     * weighed while that goes on. */
+    const int last = blocks - 1, keys = len - last * KEYS;
     bar_wait(full, 0);
     wgmma_fence();
     score(0);
     wgmma_commit();
     wgmma_wait<0>();
-    for (int i = 0; i + 1 < blocks; i++) {
-        rows.weigh(s, KEYS, lane);
+    rows.weigh(s, last ? KEYS : keys, lane);
+    rows.take(s);
+    for (int i = 0; i < last; i++) {
         bar_wait(full + 8 * ((i + 1) % STAGES), (i + 1) / STAGES & 1);
         wgmma_fence();
-        gather(i);
         score(i + 1);
         wgmma_commit();
-        wgmma_wait<0>();
+        gather(i);
+        wgmma_commit();
+        wgmma_wait<1>();
+        rows.weigh(s, i + 1 < last ? KEYS : keys, lane);
+        const int rose = rows.rose();
+        wgmma_keep(s);
+        if (rose) {
+            wgmma_wait<0>();
+            rows.rescale();
+        } else {
+            asm volatile("wgmma.wait_group.sync.aligned 0; // nothing rose" ::: "memory");
+        }
         if (lane == 0)
             bar_arrive(empty + 8 * (i % STAGES));
         if (threadIdx.x == 0 && i > 0 && i - 1 + STAGES < blocks) {
@@ -223,11 +250,10 @@ __global__ void __launch_bounds__(THREADS, 2)
             fill(i - 1 + STAGES);
         }
         __syncwarp();
+        rows.take(s);
     }
-    const int last = blocks - 1, keys = len - last * KEYS;
     if (keys < KEYS)
         clear_values(ring + last % STAGES * 2 * TILE + TILE, keys, warpgroup);
-    rows.weigh(s, keys, lane);
     wgmma_fence();
     gather(last);
     wgmma_commit();

@@ -245,12 +245,12 @@ CUtensorMapDataType map_type(rr__cu_type t) {
 }
 
 template <class S> cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream) {
-    CUtensorMap a, b, d = {}, r = {};
-    cudaError_t e;
-    const int   in = (int)sizeof(typename S::In), out = (int)sizeof(typename S::Out);
+    CUtensorMap          a, b, d = {}, r = {};
+    cudaError_t          e;
+    const int            in = (int)sizeof(typename S::In), out = (int)sizeof(typename S::Out);
     static rr__sm90_once rooms; /* clusters that run at once */
     int                  room = rooms.here();
-    cudaLaunchAttribute at[2] = {};
+    cudaLaunchAttribute  at[2] = {};
     at[0].id = cudaLaunchAttributeClusterDimension;
     at[0].val.clusterDim.x = S::CLUSTER;
     at[0].val.clusterDim.y = at[0].val.clusterDim.z = 1;
@@ -297,6 +297,8 @@ template <class I, class O> using Deep64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1
 template <class I, class O> using Deep32 = Shape<I, O, 64, 32, 1, TOGETHER, 9, 1, 1, 1, 2>;
 #ifdef RR_LAB /* what lost (lab/README.md) */
 template <class I, class O> using Wide = Shape<I, O, 128, 256, 2, TOGETHER, 4, 1, 2, 1, 1>;
+template <class I, class O> using Tall = Shape<I, O, 64, 256, 2, TURNS, 4, 2, 2, 1, 1>;
+template <class I, class O> using Tall5 = Shape<I, O, 64, 256, 2, TURNS, 5, 1, 2, 1, 1>;
 template <class I, class O> using Block3 = Shape<I, O, 128, 128, 2, TOGETHER, 3, 2, 1, 1, 2>;
 template <class I, class O> using Square5 = Shape<I, O, 128, 128, 2, TURNS, 5, 4, 2, 1, 1>;
 template <class I, class O> using Across = Shape<I, O, 128, 128, 2, TURNS, 6, 2, 1, 2, 1>;
@@ -315,6 +317,8 @@ enum {
     HALF64,
     DEEP16,
     BLOCK3,
+    TALL,
+    TALL5,
     N_VARIANT
 };
 #else
@@ -331,6 +335,10 @@ cudaError_t launch_variant(const rr__cu_gemm *g, int variant, cudaStream_t strea
     case DEEP64:
         return launch<Deep64<I, O>>(g, stream);
 #ifdef RR_LAB
+    case TALL:
+        return launch<Tall<I, O>>(g, stream);
+    case TALL5:
+        return launch<Tall5<I, O>>(g, stream);
     case BLOCK3:
         return launch<Block3<I, O>>(g, stream);
     case WIDE:
@@ -381,7 +389,8 @@ int choose(const rr__cu_gemm *g) {
 
 extern "C" int rr__cu_gemm_sm90_fits(const rr__cu_gemm *g) {
     if (g->n % 8 || g->m < 1 || g->k < 1 ||
-        (g->out_type == RR__CU_E4M3 && g->epilogue != RR__CU_GELU))
+        (g->out_type == RR__CU_E4M3 && g->epilogue != RR__CU_GELU) ||
+        (g->out_type == RR__CU_F16 && g->epilogue == RR__CU_GELU && g->out_scale != 1))
         return 0;
     if (g->type == RR__CU_E4M3)
         return g->out_type == RR__CU_F16 || g->out_type == RR__CU_BF16 ||

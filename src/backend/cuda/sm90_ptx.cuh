@@ -210,6 +210,11 @@ template <class T> struct wgmma_rows;
 RR_WGMMA_ROWS(__half, "f16.f16")
 RR_WGMMA_ROWS(__nv_bfloat16, "bf16.bf16")
 
+/* d is computed here, not behind a later wait, where the compiler would put it. */
+__device__ __forceinline__ void wgmma_keep(float (&d)[32]) {
+    asm volatile("" : RR_O32(0)::"memory");
+}
+
 /* Two numbers to neighbours in memory, lower address first; saturated to the finite range. */
 __device__ __forceinline__ uint32_t pack(float lo, float hi, __half) {
     uint32_t r;
@@ -224,6 +229,12 @@ __device__ __forceinline__ uint32_t pack(float lo, float hi, __nv_bfloat16) {
 __device__ __forceinline__ uint32_t pack(float lo, float hi, __nv_fp8_e4m3) {
     uint16_t r;
     asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+
+__device__ __forceinline__ uint32_t pack(__half2 v) {
+    uint16_t r;
+    asm("cvt.rn.satfinite.e4m3x2.f16x2 %0, %1;" : "=h"(r) : "r"(*(uint32_t *)&v));
     return r;
 }
 

@@ -97,7 +97,8 @@ static rr_status linear(loader *l, const rr__tensor *const w[], const rr__tensor
     return s;
 }
 
-/* *scale = the largest magnitude w can give behind LayerNorm (g, b), over E4M3's 448 */
+/* *scale = the power of two from the largest magnitude w can give behind LayerNorm (g, b), over
+ * E4M3's 448, on: dividing by it rounds nothing. */
 static rr_status bound(loader *l, const rr__tensor *w, const float *g, const float *b,
                        const float *bias, float *scale) {
     const int32_t out = (int32_t)w->shape[0], in = (int32_t)w->shape[1];
@@ -120,7 +121,7 @@ static rr_status bound(loader *l, const rr__tensor *w, const float *g, const flo
     for (int32_t i = 0; s == RR_OK && i < out; i++)
         top = host[i] > top ? host[i] : top;
     free(host);
-    *scale = top / 448;
+    *scale = exp2f(ceilf(log2f(top / 448)));
     return s;
 }
 
@@ -166,6 +167,7 @@ static rr_status layer(loader *l, const rr__layer *p, const float *before_g, con
         return RR_OK;
     RR__TRY(bound(l, &p->wv, before_g, before_b, to->qkv.bias + 2 * (size_t)d, &to->ctx_scale));
     RR__TRY(bound(l, &p->w1, to->ln1_g, to->ln1_b, to->f1.bias, &to->mid_scale));
+    to->mid_scale = fminf(fmaxf(to->mid_scale, RR__CU_GELU_LEAST), RR__CU_GELU_MOST);
     RR__TRY(rescale(l, to->o.w_scale, d, to->ctx_scale));
     return rescale(l, to->f2.w_scale, d, to->mid_scale);
 }
