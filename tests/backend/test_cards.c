@@ -1,0 +1,119 @@
+/* test_cards.c - an engine on all cards of the machine, of which the first faults: a kernel that traps
+ * is put on its context, behind the engine's back, as a broken kernel would be. CUDA then refuses every
+ * call of the process, for every card (with two H100s, and from PyTorch too), until the process ends. So
+ * what is promised is that requests are answered with the cause, at once, and that nothing hangs or
+ * crashes; the server's /health then asks for a new process. Needs a card. */
+#include "rerank.h"
+
+#include <criterion/criterion.h>
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { N_DOC = 8, N_JOB = 64 };
+
+static const char trap[] = ".version 7.0\n.target sm_80\n.address_size 64\n"
+                           ".visible .entry fault()\n{\ntrap;\n}\n";
+
+/* Make card 0 fault; the driver's answer, 0 if it did not. */
+static int fault(void) {
+    void *lib = dlopen("libcuda.so.1", RTLD_NOW), *context, *module, *kernel;
+    int   device = 0;
+    int (*init)(unsigned);
+    int (*get)(int *, int);
+    int (*retain)(void **, int);
+    int (*push)(void *);
+    int (*load)(void **, const void *);
+    int (*function)(void **, void *, const char *);
+    int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                  void *, void **, void **);
+    int (*wait)(void);
+    int (*pop)(void **);
+    int answer;
+
+    cr_assert_not_null(lib);
+    *(void **)&init = dlsym(lib, "cuInit");
+    *(void **)&get = dlsym(lib, "cuDeviceGet");
+    *(void **)&retain = dlsym(lib, "cuDevicePrimaryCtxRetain");
+    *(void **)&push = dlsym(lib, "cuCtxPushCurrent_v2");
+    *(void **)&load = dlsym(lib, "cuModuleLoadData");
+    *(void **)&function = dlsym(lib, "cuModuleGetFunction");
+    *(void **)&launch = dlsym(lib, "cuLaunchKernel");
+    *(void **)&wait = dlsym(lib, "cuCtxSynchronize");
+    *(void **)&pop = dlsym(lib, "cuCtxPopCurrent_v2");
+    cr_assert(init && get && retain && push && load && function && launch && wait && pop);
+    cr_assert_eq(init(0), 0);
+    cr_assert_eq(get(&device, 0), 0);
+    cr_assert_eq(retain(&context, device), 0);
+    cr_assert_eq(push(context), 0);
+    cr_assert_eq(load(&module, trap), 0);
+    cr_assert_eq(function(&kernel, module, "fault"), 0);
+    cr_assert_eq(launch(kernel, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL), 0);
+    answer = wait();
+    pop(&context);
+    return answer;
+}
+
+/* N_JOB requests at once; how many failed, each with RR_E_DEVICE. The others' scores are `want`. */
+static int ask(rr_engine *e, const rr_str *docs, const float *want) {
+    rr_job  *job[N_JOB];
+    rr_error err = {0};
+    char     last[sizeof err.text];
+    int      bad = 0;
+
+    for (int i = 0; i < N_JOB; i++)
+        cr_assert_eq(
+            rr_submit(e, RR_STR("capital of France"), docs, N_DOC, NULL, NULL, NULL, &job[i], &err),
+            RR_OK, "%s", err.text);
+    for (int i = 0; i < N_JOB; i++) {
+        rr_status s = rr_wait(job[i], &err);
+
+        cr_assert(s == RR_OK || s == RR_E_DEVICE, "%d: %s", (int)s, err.text);
+        if (s == RR_OK)
+            cr_assert_eq(memcmp(rr_job_scores(job[i], NULL), want, N_DOC * sizeof *want), 0);
+        else if (bad++ == 0 || strcmp(err.text, last) != 0)
+            fprintf(stderr, "cards: %s\n", strcpy(last, err.text));
+        rr_job_free(job[i]);
+    }
+    return bad;
+}
+
+Test(cards, a_fault_is_told_and_nothing_hangs, .timeout = 120) {
+    rr_engine_opts o = {
+        .backend = "cuda", .precision = "fp16", .devices = "all", .max_batch_tokens = 512};
+    rr_model      *m = NULL;
+    rr_engine     *e = NULL;
+    rr_engine_info info;
+    rr_error       err = {0};
+    rr_status      s;
+    rr_str         docs[N_DOC];
+    char           text[N_DOC][32];
+    float          want[N_DOC];
+
+    cr_assert_eq(rr_model_open("models/mini", &m, &err), RR_OK, "%s", err.text);
+    s = rr_engine_open(m, &o, &e, &err);
+    if (s == RR_E_UNSUPPORTED) {
+        rr_model_close(m);
+        fprintf(stderr, "skip: cuda: %s\n", err.text);
+        cr_skip_test("no card");
+    }
+    cr_assert_eq(s, RR_OK, "%s", err.text);
+    rr_engine_describe(e, &info);
+    for (int i = 0; i < N_DOC; i++) {
+        snprintf(text[i], sizeof text[i], "Paris, number %d", i);
+        docs[i] = (rr_str){text[i], strlen(text[i])};
+    }
+    cr_assert_eq(rr_score(e, RR_STR("capital of France"), docs, N_DOC, want, &err), RR_OK, "%s",
+                 err.text);
+    cr_assert_eq(ask(e, docs, want), 0);
+    cr_assert_eq(rr_engine_check(e, 5000000, &err), RR_OK, "%s", err.text);
+
+    cr_assert_neq(fault(), 0, "the card did not fault");
+    fprintf(stderr, "cards: %d instances, %d of %d requests failed\n", (int)info.n_instances,
+            ask(e, docs, want), (int)N_JOB);
+    cr_assert_gt(ask(e, docs, want), 0);
+    cr_assert_eq(rr_engine_check(e, 5000000, &err), RR_E_DEVICE);
+    cr_assert(strstr(err.text, "cuda"), "%s", err.text);
+    rr_engine_close(e);
+    rr_model_close(m);
+}
