@@ -99,8 +99,8 @@ typedef struct rr_engine_opts {
     const char   *precision;        /* "fp32", "bf16", "fp16", "int8", "fp8"; NULL = "auto"     */
     const char   *devices;          /* "0", "0,1", "all"; ignored by cpu and ref; NULL = "0"    */
     const char   *plan_path;        /* trt only: engine file from `rerank build`                */
-    const char   *calibration_path; /* cpu, int8: file of `rerank calibrate`, or "none"; NULL =
-                                       the model folder's calibration.int8.json, if there is one  */
+    const char   *calibration_path; /* 8 bits: file of `rerank calibrate`, or "none"; NULL = the
+                                       model folder's calibration.int8.json (or .fp8.json), if any */
     int32_t       instances;        /* workers a device over one copy of the weights; 0 = 1     */
     int32_t       threads;          /* cpu worker threads of an instance; 0 = all cores         */
     int32_t       tokenize_threads; /* workers that share a large request; 0 = cores, most 16   */

@@ -92,10 +92,9 @@ rr_status rr__backend_find(const char *name, const rr__backend **out, rr_error *
 /* calibrated.c: does it take one at this precision? If not, err says at which. */
 rr_status rr__backend_takes_calibration(const rr__backend *b, rr__precision p, rr_error *err);
 /* The calibration that a backend is to load with: of the file at path, or where path is
- * NULL the model folder's own (RR__CALIBRATION_FILE) if the backend takes one at this precision, or
- * NULL: there is none, or path is "none". A file that the backend does not take, or that is not of
- * this model, is an error. The caller frees *out. */
-#define RR__CALIBRATION_FILE "calibration.int8.json"
+ * NULL the model folder's own (calibration.int8.json, or .fp8.json) if the backend takes one at this
+ * precision, or NULL: there is none, or path is "none". A file that the backend does not take, or
+ * that is not of this model, is an error. The caller frees *out. */
 rr_status rr__backend_calibration(const rr__backend *b, rr__precision p, const rr__model *m,
                                   const char *path, rr__calibration **out, rr_error *err);
 

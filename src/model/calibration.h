@@ -7,7 +7,7 @@
  * multiplied by smooth and each row has its own scale.
  *
  * Of a calibration per token only smooth and keep_float are used where the engine can measure each
- * row's scale as it goes (cpu); amax is for those that cannot (ONNX's Q/DQ). */
+ * row's scale as it goes (cpu, cuda); amax is for those that cannot (ONNX's Q/DQ). */
 #ifndef RR_MODEL_CALIBRATION_H
 #define RR_MODEL_CALIBRATION_H
 

@@ -2,29 +2,12 @@
  * limit, weights shared by instances, every activation near ref's, no NaN where fp16 overflows, two
  * cards at once. Agreement of logits and bits is test_backends' work. Needs a card; without one all
  * but the first test skip. */
-#include "truth.h"
-
-#include <stdio.h>
+#include "card.h"
 
 extern const rr__backend rr__backend_ref;
 
 static const char *const tiny = "tests/data/tiny-xlmr";
 static const char *const tiny_truth = "tests/data/tiny-xlmr/truth.safetensors";
-
-/* The backend, or NULL with the reason on stderr. */
-static const rr__backend *cuda(void) {
-    const rr__backend *b = NULL;
-    rr_error           err = {0};
-
-    if (rr__backend_find("cuda", &b, &err) == RR_OK)
-        return b;
-    fprintf(stderr, "skip: cuda: %s\n", err.text);
-    return NULL;
-}
-#define NEED_CARD(b)                                                                               \
-    const rr__backend *b = cuda();                                                                 \
-    if (!b)                                                                                        \
-    cr_skip_test("no card")
 
 Test(cuda, runs_or_says_why) {
     const rr__backend *b = NULL;

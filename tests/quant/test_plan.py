@@ -131,3 +131,33 @@ def test_bisect_finds_a_set_of_which_none_can_go(tmp_path):
     assert "takes a calibration" in run("compare", "-m", TINY, "--b", "cpu:fp32", "--pairs", tmp_path / "pairs.jsonl",
                                         "--bisect", "1", code=1)
     assert "--bisect" in run(*compare, "--plan", "x", code=2)
+
+
+def card():
+    p = subprocess.run([RERANK, "info", "-m", TINY, "--backend", "cuda"], capture_output=True, text=True, timeout=120)
+    return p.returncode == 0
+
+
+@pytest.mark.skipif(not card(), reason="no card")
+def test_a_card_calibrates_compares_and_takes_the_folder_s_own(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(TINY, model)
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PAIRS))
+    on = ("-m", model, "--backend", "cuda")
+    run("calibrate", *on, "--pairs", tmp_path / "pairs.jsonl", "-o", tmp_path / "cal.json", "--method", "max", "--smooth", "0.5",
+        "--per-token", "--keep", "3")
+    cal = json.loads((tmp_path / "cal.json").read_text())
+    assert sum(p["keep_float"] for p in cal["products"]) == 3 and all(p["sensitivity"] > 0 for p in cal["products"][:8])
+
+    def scored(*flags):
+        out = run("score", *on, "--raw", "--pairs", tmp_path / "pairs.jsonl", *flags)
+        return [json.loads(line)["score"] for line in out.splitlines()]
+
+    plain = scored("--precision", "int8")
+    shutil.copy(tmp_path / "cal.json", model / "calibration.int8.json")
+    own = scored("--precision", "int8")
+    assert own != plain and plain == scored("--precision", "int8", "--calibration", "none")
+    assert max(abs(a - b) for a, b in zip(own, scored("--precision", "fp32"))) < 1
+    found = run("compare", "-m", model, "--a", "cuda:fp32", "--b", "cuda:int8", "--pairs", tmp_path / "pairs.jsonl",
+                "--bisect", "1000", "--json")
+    assert json.loads(found)["products"] == 12

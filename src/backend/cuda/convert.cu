@@ -2,6 +2,7 @@
  *
  *     convert   dst[i] = src[i]                                       f32, f16, bf16 to any of them
  *     quantise  scale[j] = max |w[j, :]| / 448 or 127,  dst[j, :] = w[j, :] / scale[j]
+ *               of smoothed weights, w[j, :] / inv_smooth, where there is a smoothing
  *     bound     bound[j] = sqrt(k) ||w[j, :] gamma||_2 + |w[j, :] . beta + b[j]|
  *
  * The bound is the largest magnitude output j of a linear layer behind a LayerNorm can reach: the
@@ -43,14 +44,20 @@ __device__ float block_sum(float v) {
     return v;
 }
 
-__global__ void __launch_bounds__(128) quantise_kernel(const void *src, rr__cu_type from, int k,
-                                                       void *dst, rr__cu_type to, float *scale) {
+__global__ void __launch_bounds__(128)
+    quantise_kernel(const void *src, rr__cu_type from, int k, const float *inv_smooth, void *dst,
+                    rr__cu_type to, float *scale) {
     __shared__ float part[4];
     const size_t     row = (size_t)blockIdx.x * k;
     float            top = 0;
+    auto             weight = [&](int i) {
+        float v = load(src, from, row + i);
+
+        return inv_smooth ? v / inv_smooth[i] : v;
+    };
 
     for (int i = threadIdx.x; i < k; i += 128)
-        top = fmaxf(top, fabsf(load(src, from, row + i)));
+        top = fmaxf(top, fabsf(weight(i)));
     top = rr_warp_max(top);
     if ((threadIdx.x & 31) == 0)
         part[threadIdx.x >> 5] = top;
@@ -60,7 +67,7 @@ __global__ void __launch_bounds__(128) quantise_kernel(const void *src, rr__cu_t
     if (threadIdx.x == 0)
         scale[blockIdx.x] = top;
     for (int i = threadIdx.x; i < k; i += 128) {
-        float v = load(src, from, row + i) / top;
+        float v = weight(i) / top;
 
         if (to == RR__CU_E4M3)
             ((uint8_t *)dst)[row + i] = (uint8_t)rr_e4m3x2(v, 0);
@@ -97,8 +104,9 @@ cudaError_t rr__cu_convert(const void *src, rr__cu_type from, void *dst, rr__cu_
 }
 
 cudaError_t rr__cu_quantise_weight(const void *src, rr__cu_type from, int32_t rows, int32_t k,
-                                   void *dst, rr__cu_type to, float *scale, cudaStream_t stream) {
-    quantise_kernel<<<rows, 128, 0, stream>>>(src, from, k, dst, to, scale);
+                                   const float *inv_smooth, void *dst, rr__cu_type to, float *scale,
+                                   cudaStream_t stream) {
+    quantise_kernel<<<rows, 128, 0, stream>>>(src, from, k, inv_smooth, dst, to, scale);
     return cudaGetLastError();
 }
 

@@ -13,20 +13,26 @@
 
 #include <stdatomic.h>
 
-/* A linear layer on the device. */
+/* A linear layer on the device. Where it is E4M3 or S8, so are the rows it reads: value = scale * what is
+ * stored, after smoothing. */
 typedef struct rr__cu_linear {
-    void  *w;       /* [out, in] of weights.type              */
-    float *bias;    /* [out]                                  */
-    float *w_scale; /* [out] of E4M3 and S8, else NULL        */
+    rr__cu_type type; /* weights.act, E4M3 or S8                                         */
+    int32_t     n, k;
+    void       *w;          /* [n, k]                                                     */
+    float      *bias;       /* [n]                                                        */
+    float      *w_scale;    /* [n] of E4M3 and S8, in_scale in it if that is not 0        */
+    float      *inv_smooth; /* [k] what its rows are multiplied by, or NULL               */
+    float       in_scale;   /* of all rows: from a calibration or a bound; 1 where nothing
+                               is quantised; 0: each row has its own                       */
 } rr__cu_linear;
 
 typedef struct rr__cu_layer {
-    rr__cu_linear qkv;                           /* [3d, d]                          */
-    rr__cu_linear o;                             /* [d, d]                           */
-    rr__cu_linear f1;                            /* [f, d]                           */
-    rr__cu_linear f2;                            /* [d, f]                           */
-    float        *ln1_g, *ln1_b, *ln2_g, *ln2_b; /* [d]                              */
-    float         ctx_scale, mid_scale;          /* E4M3: value = scale * what is stored */
+    rr__cu_linear qkv;                           /* [3d, d] of all layers but the last */
+    rr__cu_linear q, kv;                         /* [d, d], [2d, d] of the last        */
+    rr__cu_linear o;                             /* [d, d]                             */
+    rr__cu_linear f1;                            /* [f, d]                             */
+    rr__cu_linear f2;                            /* [d, f]                             */
+    float        *ln1_g, *ln1_b, *ln2_g, *ln2_b; /* [d]                                */
 } rr__cu_layer;
 
 typedef struct rr__cu_weights {
@@ -34,7 +40,9 @@ typedef struct rr__cu_weights {
     rr__backend_opts opts;
     rr__precision    precision; /* never RR__AUTO                                            */
     rr__cu_type      act;       /* of activations: F16, BF16, F32                            */
-    rr__cu_type      type;      /* of the matrices: act, E4M3 or S8                          */
+    rr__cu_type      type;      /* of the matrices: act, E4M3 or S8, those kept in float act */
+    int32_t          notes;     /* 1: S8 rows have a scale of their own and leave outliers out */
+    size_t           mid_size;  /* bytes a value of mid takes, 8 bits beside 16 included     */
     float            sum_scale; /* residual sums are stored times this (fp16: 1/64), so that
                                    they do not overflow; the LayerNorm behind takes it out   */
     int32_t          sm, sm90;  /* compute capability, 90 for 9.0; 1 = Hopper kernels         */
@@ -75,17 +83,18 @@ typedef struct rr__cu_instance {
     size_t          bytes;
     int32_t         chunk; /* rows the feed-forward takes at a time, so that mid fits in wide */
 
-    void  *x;           /* [n + 1, d] act: the residual stream; the spare row is for padding  */
-    void  *x8;          /* [n + 1, d] E4M3 or S8 of x, later of ctx; NULL if not quantised    */
-    float *x_scale;     /* [n + 1]                                                            */
-    void  *wide;        /* [n, 3d] qkv, its q part later ctx; or [chunk, f] mid (+ its S8)    */
-    float *mid_scale;   /* [n] S8                                                             */
-    void  *first;       /* [s, d] act: x of the first tokens, in the last layer and the head  */
-    void  *first8;      /* [s, d]                                                             */
-    float *first_scale; /* [s]                                                                */
-    void  *first_q;     /* [s, d] act: q, then ctx; where x was                             */
-    float *head;        /* [s, d] where wide was                                            */
-    float *logits;      /* [s]                                                              */
+    void        *x;         /* [n + 1, d] act: the residual stream; the spare row is for padding  */
+    void        *x8;        /* [n + 1, d] E4M3 or S8 of x, later of ctx; NULL if not quantised    */
+    float       *x_scale;   /* [n + 1]                                                            */
+    void        *wide;      /* [n, 3d] qkv, its q part later ctx; or [chunk, f] mid (+ its S8)    */
+    float       *mid_scale; /* [chunk] S8                                                         */
+    rr__cu_note *x_note, *mid_note; /* [n + 1], [chunk] S8; NULL without notes                */
+    void        *first;  /* [s, d] act: x of the first tokens, in the last layer and the head  */
+    void        *first8; /* [s, d]                                                             */
+    float *first_scale;  /* [s]                                                                */
+    void  *first_q;      /* [s, d] act: q, then ctx; where x was                             */
+    float *head;         /* [s, d] where wide was                                            */
+    float *logits;       /* [s]                                                              */
 
     char    *stage_dev, *stage_host; /* rr__cu_staging of the largest shape */
     float   *logits_host;            /* [s] pinned                          */
@@ -116,7 +125,10 @@ rr_status rr__cu_fail(rr_error *err, cudaError_t e, const char *call, const char
     } while (0)
 
 /* Bytes of an element, as in rr__dtype_size. */
-size_t rr__cu_type_size(rr__cu_type type);
+size_t            rr__cu_type_size(rr__cu_type type);
+static inline int rr__cu_is_8bit(rr__cu_type type) {
+    return type == RR__CU_E4M3 || type == RR__CU_S8;
+}
 
 /* module.c: is device `ordinal` there and new enough? *sm may be NULL. */
 rr_status rr__cu_device(int32_t ordinal, int32_t *sm, char name[64], rr_error *err);

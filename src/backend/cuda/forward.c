@@ -2,8 +2,8 @@
  * src/backend/ref/forward.c.
  *
  * What is fused: embedding + LayerNorm, bias into every GEMM, GELU into the first feed-forward
- * GEMM, the residual add into the two GEMMs that end a sublayer, quantisation into LayerNorm and
- * (fp8) into GELU and attention. The residual stream x is updated in place; ctx takes q's place;
+ * GEMM, the residual add into the two GEMMs that end a sublayer, quantisation (for the product that
+ * reads next, as it wants it) into LayerNorm and (fp8) into GELU and attention. The residual stream x is updated in place; ctx takes q's place;
  * mid lies where qkv was. The last layer computes K and V of all tokens, all else of the first
  * token of each sequence. */
 #include "backend/cuda/cuda.h"
@@ -21,12 +21,20 @@ typedef struct pass {
     rr_error             *err;
 } pass;
 
-/* Rows a GEMM reads: 16 or 32 bits, or quantised with a scale each. */
+/* Rows a GEMM reads: 16 or 32 bits, or quantised, with a scale and a note each where they have one. */
 typedef struct rows {
-    const void  *data;
-    int32_t      ld;
-    const float *scale;
+    const void        *data;
+    int32_t            ld;
+    const float       *scale;
+    const rr__cu_note *note;
 } rows;
+
+/* Where quantised rows go: room for data, for scales and notes. */
+typedef struct room {
+    void        *data;
+    float       *scale;
+    rr__cu_note *note;
+} room;
 
 #define LAUNCH(call) RR__CU_TRY(call, p->err)
 
@@ -90,51 +98,68 @@ static rr_status remember(const pass *p, const void *x, int32_t n) {
 
 /* ---- steps --------------------------------------------------------------------- */
 
-/* Output rows [first, first + n) of linear layer l: d = epilogue(a W^T + b) */
-static rr_status linear(const pass *p, const rr__cu_linear *l, int32_t first, int32_t n, int32_t k,
-                        rows a, int32_t m, rr__cu_epilogue epilogue, rr__cu_type out_type, void *d,
-                        int32_t ldd, float out_scale) {
-    const rr__cu_weights *w = p->w;
-    rr__cu_gemm           g = {.type = w->type,
-                               .out_type = out_type,
-                               .epilogue = epilogue,
-                               .m = m,
-                               .n = n,
-                               .k = k,
-                               .a = a.data,
-                               .w = (char *)l->w + (size_t)first * k * rr__cu_type_size(w->type),
-                               .bias = l->bias + first,
-                               .a_scale = a.scale,
-                               .w_scale = l->w_scale ? l->w_scale + first : NULL,
-                               .residual = epilogue == RR__CU_RESIDUAL ? d : NULL,
-                               .d = d,
-                               .lda = a.ld,
-                               .ldd = ldd,
-                               .out_scale = out_scale};
+/* d = epilogue(a W^T + b), m rows */
+static rr_status linear(const pass *p, const rr__cu_linear *l, rows a, int32_t m,
+                        rr__cu_epilogue epilogue, rr__cu_type out_type, void *d, int32_t ldd,
+                        float out_scale) {
+    rr__cu_gemm g = {.type = l->type,
+                     .out_type = out_type,
+                     .epilogue = epilogue,
+                     .m = m,
+                     .n = l->n,
+                     .k = l->k,
+                     .a = a.data,
+                     .w = l->w,
+                     .bias = l->bias,
+                     .a_scale = a.scale,
+                     .w_scale = l->w_scale,
+                     .note = a.note,
+                     .residual = epilogue == RR__CU_RESIDUAL ? d : NULL,
+                     .d = d,
+                     .lda = a.ld,
+                     .ldd = ldd,
+                     .out_scale = out_scale};
 
-    if (w->sm90 && rr__cu_gemm_sm90_fits(&g))
+    if (p->w->sm90 && rr__cu_gemm_sm90_fits(&g))
         LAUNCH(rr__cu_gemm_sm90(&g, p->r->stream));
     else
         LAUNCH(rr__cu_gemm_mma(&g, p->r->stream));
     return RR_OK;
 }
 
-static int quantised(const pass *p) {
-    return p->w->type == RR__CU_E4M3 || p->w->type == RR__CU_S8;
+/* How l wants its rows quantised; l may be NULL or want them as they are. */
+static rr__cu_quant quant_for(const rr__cu_linear *l, room to) {
+    if (!l || !rr__cu_is_8bit(l->type))
+        return (rr__cu_quant){.q = NULL};
+    return (rr__cu_quant){.type = l->type,
+                          .q = to.data,
+                          .inv_smooth = l->inv_smooth,
+                          .scale = l->in_scale,
+                          .row_scale = to.scale,
+                          .note = l->type == RR__CU_S8 && l->in_scale == 0 ? to.note : NULL};
 }
 
-/* What LayerNorm left of x: x itself, or its quantised form. */
-static rows normalised(const pass *p, const void *x, const void *x8, const float *scale) {
-    const int32_t d = p->w->m->d_model;
+/* What l reads of rows that lie at x (stride ld) and, quantised for it, in x8. */
+static rows rows_for(const rr__cu_linear *l, const void *x, int32_t ld, room x8) {
+    const rr__cu_quant q = quant_for(l, x8);
 
-    return quantised(p) ? (rows){x8, d, scale} : (rows){x, d, NULL};
+    return q.q ? (rows){q.q, l->k, q.scale > 0 ? NULL : q.row_scale, q.note}
+               : (rows){x, ld, NULL, NULL};
 }
 
-static rr_status layernorm(const pass *p, void *x, void *x8, float *scale, int32_t n,
-                           const float *gamma, const float *beta) {
+static room room_x(const rr__cu_instance *r) {
+    return (room){r->x8, r->x_scale, r->x_note};
+}
+
+static room room_first(const rr__cu_instance *r) {
+    return (room){r->first8, r->first_scale, NULL};
+}
+
+/* next: what reads x, in x8 if it is quantised; NULL = only the head */
+static rr_status layernorm(const pass *p, void *x, room x8, int32_t n, const float *gamma,
+                           const float *beta, const rr__cu_linear *next) {
     const rr__cu_weights *w = p->w;
     rr__cu_norm           a = {.type = w->act,
-                               .q_type = w->type,
                                .rows = n,
                                .d = w->m->d_model,
                                .eps = w->m->ln_eps * w->sum_scale * w->sum_scale,
@@ -142,48 +167,70 @@ static rr_status layernorm(const pass *p, void *x, void *x8, float *scale, int32
                                .gamma = gamma,
                                .beta = beta,
                                .out = x,
-                               .q = x8,
-                               .q_scale = scale};
+                               .to = quant_for(next, x8)};
 
     LAUNCH(rr__cu_layernorm(&a, p->r->stream));
     return RR_OK;
 }
 
+/* What a layer's keys and values are computed with. */
+static const rr__cu_linear *first_of(const rr__cu_weights *w, int32_t layer) {
+    return layer + 1 < w->m->n_layer ? &w->layer[layer].qkv : &w->layer[layer].kv;
+}
+
 static rr_status embed(const pass *p) {
     const rr__cu_weights *w = p->w;
     rr__cu_norm           a = {.type = w->act,
-                               .q_type = w->type,
                                .rows = p->shape.n,
                                .d = w->m->d_model,
                                .eps = w->m->ln_eps,
                                .gamma = w->emb_g,
                                .beta = w->emb_b,
                                .out = p->r->x,
-                               .q = p->r->x8,
-                               .q_scale = p->r->x_scale};
+                               .to = quant_for(first_of(w, 0), room_x(p->r))};
     rr__cu_embed          e = {p->in.tok, p->in.pos, w->tok_emb, w->type_emb, w->pos_emb};
 
     LAUNCH(rr__cu_embed_layernorm(&a, &e, p->r->stream));
     return RR_OK;
 }
 
+/* Attention of n_tile tiles, or sequences, over what lies in r->wide; ctx goes to x, or to x8 where
+ * its reader o is 8 bits. */
+static rr__cu_attention attention_of(const pass *p, const rr__cu_linear *o, int32_t n_tile, void *x,
+                                     int32_t ld, void *x8) {
+    const int32_t d = p->w->m->d_model, h = p->w->m->n_head;
+    const int     fp8 = o->type == RR__CU_E4M3;
+
+    return (rr__cu_attention){.type = p->w->act,
+                              .out_type = fp8 ? RR__CU_E4M3 : p->w->act,
+                              .n_head = h,
+                              .head_dim = d / h,
+                              .n_tile = n_tile,
+                              .n_row = p->shape.n,
+                              .qkv = p->r->wide,
+                              .cu = p->in.cu,
+                              .tile = p->in.tile,
+                              .ctx = fp8 ? x8 : x,
+                              .ld_ctx = fp8 ? d : ld,
+                              .out_scale = fp8 ? 1 / o->in_scale : 1};
+}
+
+/* ctx [n, d] at x for o: in int8 it is quantised here, in fp8 attention has done so. */
+static rr_status quantise_ctx(const pass *p, const rr__cu_linear *o, const void *x, int32_t ld,
+                              int32_t n, room x8, rows *ctx) {
+    const rr__cu_quant to = quant_for(o, x8);
+
+    if (o->type == RR__CU_S8)
+        LAUNCH(rr__cu_quantise_rows(p->w->act, x, ld, n, o->k, &to, p->r->stream));
+    *ctx = rows_for(o, x, ld, x8);
+    return RR_OK;
+}
+
 /* qkv in r->wide to ctx; *ctx says where it lies */
-static rr_status attention(const pass *p, const rr__cu_layer *l, rows *ctx) {
+static rr_status attention(const pass *p, const rr__cu_linear *o, rows *ctx) {
     rr__cu_instance *r = p->r;
-    const int32_t    d = p->w->m->d_model, h = p->w->m->n_head;
-    const int        fp8 = p->w->type == RR__CU_E4M3;
-    rr__cu_attention a = {.type = p->w->act,
-                          .out_type = fp8 ? RR__CU_E4M3 : p->w->act,
-                          .n_head = h,
-                          .head_dim = d / h,
-                          .n_tile = p->shape.n_tile,
-                          .n_row = p->shape.n,
-                          .qkv = r->wide,
-                          .cu = p->in.cu,
-                          .tile = p->in.tile,
-                          .ctx = fp8 ? r->x8 : r->wide,
-                          .ld_ctx = fp8 ? d : 3 * d,
-                          .out_scale = 1 / l->ctx_scale};
+    const int32_t    ld = 3 * p->w->m->d_model;
+    rr__cu_attention a = attention_of(p, o, p->shape.n_tile, r->wide, ld, r->x8);
 
     if (p->w->tile_rows == RR__CU_TILE_SM90)
         LAUNCH(rr__cu_attention_sm90(&a, r->stream));
@@ -191,39 +238,17 @@ static rr_status attention(const pass *p, const rr__cu_layer *l, rows *ctx) {
         LAUNCH(rr__cu_attention_mma(&a, r->stream));
     else
         LAUNCH(rr__cu_attention_any(&a, r->stream));
-    *ctx = (rows){a.ctx, a.ld_ctx, NULL};
-    if (p->w->type == RR__CU_S8) {
-        LAUNCH(rr__cu_quantise_rows(p->w->act, r->wide, 3 * d, p->shape.n, d, RR__CU_S8, r->x8,
-                                    r->x_scale, r->stream));
-        *ctx = (rows){r->x8, d, r->x_scale};
-    }
-    return RR_OK;
+    return quantise_ctx(p, o, r->wide, ld, p->shape.n, room_x(r), ctx);
 }
 
 /* The same for the first token of each sequence, whose q lie in r->first_q. */
-static rr_status attention_first(const pass *p, const rr__cu_layer *l, rows *ctx) {
+static rr_status attention_first(const pass *p, const rr__cu_linear *o, rows *ctx) {
     rr__cu_instance *r = p->r;
-    const int32_t    d = p->w->m->d_model, h = p->w->m->n_head;
-    const int        fp8 = p->w->type == RR__CU_E4M3;
-    rr__cu_attention a = {.type = p->w->act,
-                          .out_type = fp8 ? RR__CU_E4M3 : p->w->act,
-                          .n_head = h,
-                          .head_dim = d / h,
-                          .n_tile = p->shape.s,
-                          .qkv = r->wide,
-                          .cu = p->in.cu,
-                          .ctx = fp8 ? r->first8 : r->first_q,
-                          .ld_ctx = d,
-                          .out_scale = 1 / l->ctx_scale};
+    const int32_t    d = p->w->m->d_model;
+    rr__cu_attention a = attention_of(p, o, p->shape.s, r->first_q, d, r->first8);
 
     LAUNCH(rr__cu_attention_first(&a, r->first_q, r->stream));
-    *ctx = (rows){a.ctx, d, NULL};
-    if (p->w->type == RR__CU_S8) {
-        LAUNCH(rr__cu_quantise_rows(p->w->act, r->first_q, d, p->shape.s, d, RR__CU_S8, r->first8,
-                                    r->first_scale, r->stream));
-        *ctx = (rows){r->first8, d, r->first_scale};
-    }
-    return RR_OK;
+    return quantise_ctx(p, o, r->first_q, d, p->shape.s, room_first(r), ctx);
 }
 
 /* x += gelu(x W1^T + b1) W2^T + b2, chunk by chunk so that mid fits in r->wide */
@@ -231,48 +256,51 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
                               int32_t n) {
     rr__cu_instance  *r = p->r;
     const int32_t     d = p->w->m->d_model, f = p->w->m->d_ff;
-    const rr__cu_type type = p->w->type, act = p->w->act;
-    const rr__cu_type mid_type = type == RR__CU_E4M3 ? type : act;
+    const rr__cu_type act = p->w->act;
+    const int         fp8 = l->f2.type == RR__CU_E4M3;
+    const rr__cu_type mid_type = fp8 ? RR__CU_E4M3 : act;
     char             *mid8 = (char *)r->wide + (size_t)r->chunk * f * rr__cu_type_size(act);
+    const room        to = {fp8 ? r->wide : mid8, r->mid_scale, r->mid_note};
 
     for (int32_t at = 0; at < n; at += r->chunk) {
-        int32_t m = n - at < r->chunk ? n - at : r->chunk;
-        rows    a = {(const char *)in.data + (size_t)at * in.ld * rr__cu_type_size(type), in.ld,
-                  in.scale ? in.scale + at : NULL};
-        rows    mid = {r->wide, f, NULL};
+        const int32_t m = n - at < r->chunk ? n - at : r->chunk;
+        const size_t  size = rr__cu_type_size(l->f1.type);
+        const rows    a = {(const char *)in.data + (size_t)at * in.ld * size, in.ld,
+                        in.scale ? in.scale + at : NULL, in.note ? in.note + at : NULL};
+        const float   scale = fp8 ? l->f2.in_scale : 1;
 
-        RR__TRY(
-            linear(p, &l->f1, 0, f, d, a, m, RR__CU_GELU, mid_type, r->wide, f, 1 / l->mid_scale));
+        RR__TRY(linear(p, &l->f1, a, m, RR__CU_GELU, mid_type, r->wide, f, 1 / scale));
         if (n <= r->chunk)
-            RR__TRY(show(p, layer, "ffn_mid", m, f, r->wide, f, mid_type, l->mid_scale, NULL));
-        if (type == RR__CU_S8) {
-            LAUNCH(
-                rr__cu_quantise_rows(act, r->wide, f, m, f, type, mid8, r->mid_scale, r->stream));
-            mid = (rows){mid8, f, r->mid_scale};
+            RR__TRY(show(p, layer, "ffn_mid", m, f, r->wide, f, mid_type, scale, NULL));
+        if (l->f2.type == RR__CU_S8) {
+            const rr__cu_quant q = quant_for(&l->f2, to);
+
+            LAUNCH(rr__cu_quantise_rows(act, r->wide, f, m, f, &q, r->stream));
         }
-        RR__TRY(linear(p, &l->f2, 0, d, f, mid, m, RR__CU_RESIDUAL, act,
+        RR__TRY(linear(p, &l->f2, rows_for(&l->f2, r->wide, f, to), m, RR__CU_RESIDUAL, act,
                        x + (size_t)at * d * rr__cu_type_size(act), d, p->w->sum_scale));
     }
     return RR_OK;
 }
 
-/* What follows attention, for n rows: mix, add, normalise, feed-forward, add, normalise. */
-static rr_status after_attention(const pass *p, int32_t layer, rows ctx, void *x, void *x8,
-                                 float *scale, int32_t n) {
+/* What follows attention, for n rows: mix, add, normalise, feed-forward, add, normalise. next: what
+ * reads x behind it. */
+static rr_status after_attention(const pass *p, int32_t layer, rows ctx, void *x, room x8,
+                                 int32_t n, const rr__cu_linear *next) {
     const rr__cu_layer *l = &p->w->layer[layer];
     const int32_t       d = p->w->m->d_model;
     const rr__cu_type   act = p->w->act;
     const float         unscale = 1 / p->w->sum_scale, *before = p->watch ? p->watch->before : NULL;
 
     RR__TRY(remember(p, x, n));
-    RR__TRY(linear(p, &l->o, 0, d, d, ctx, n, RR__CU_RESIDUAL, act, x, d, p->w->sum_scale));
+    RR__TRY(linear(p, &l->o, ctx, n, RR__CU_RESIDUAL, act, x, d, p->w->sum_scale));
     RR__TRY(show(p, layer, "attn_out", n, d, x, d, act, unscale, before));
-    RR__TRY(layernorm(p, x, x8, scale, n, l->ln1_g, l->ln1_b));
+    RR__TRY(layernorm(p, x, x8, n, l->ln1_g, l->ln1_b, &l->f1));
     RR__TRY(show(p, layer, "ln1", n, d, x, d, act, 1, NULL));
     RR__TRY(remember(p, x, n));
-    RR__TRY(feed_forward(p, layer, l, x, normalised(p, x, x8, scale), n));
+    RR__TRY(feed_forward(p, layer, l, x, rows_for(&l->f1, x, d, x8), n));
     RR__TRY(show(p, layer, "ffn_out", n, d, x, d, act, unscale, before));
-    RR__TRY(layernorm(p, x, x8, scale, n, l->ln2_g, l->ln2_b));
+    RR__TRY(layernorm(p, x, x8, n, l->ln2_g, l->ln2_b, next));
     return show(p, layer, "ln2", n, d, x, d, act, 1, NULL);
 }
 
@@ -283,15 +311,15 @@ static rr_status encoder_layer(const pass *p, int32_t layer) {
     const rr__cu_type   act = p->w->act;
     rows                ctx = {0};
 
-    RR__TRY(linear(p, &l->qkv, 0, 3 * d, d, normalised(p, r->x, r->x8, r->x_scale), n, RR__CU_BIAS,
-                   act, r->wide, 3 * d, 1));
+    RR__TRY(linear(p, &l->qkv, rows_for(&l->qkv, r->x, d, room_x(r)), n, RR__CU_BIAS, act, r->wide,
+                   3 * d, 1));
     RR__TRY(show(p, layer, "qkv", n, 3 * d, r->wide, 3 * d, act, 1, NULL));
-    RR__TRY(attention(p, l, &ctx));
-    if (p->w->type == RR__CU_E4M3)
-        RR__TRY(show(p, layer, "ctx", n, d, r->x8, d, RR__CU_E4M3, l->ctx_scale, NULL));
+    RR__TRY(attention(p, &l->o, &ctx));
+    if (l->o.type == RR__CU_E4M3)
+        RR__TRY(show(p, layer, "ctx", n, d, r->x8, d, RR__CU_E4M3, l->o.in_scale, NULL));
     else
         RR__TRY(show(p, layer, "ctx", n, d, r->wide, 3 * d, act, 1, NULL));
-    return after_attention(p, layer, ctx, r->x, r->x8, r->x_scale, n);
+    return after_attention(p, layer, ctx, r->x, room_x(r), n, first_of(p->w, layer + 1));
 }
 
 /* The head reads the first token of each sequence: of the others only K and V are needed. */
@@ -302,18 +330,18 @@ static rr_status last_layer(const pass *p, int32_t layer) {
     const rr__cu_type   act = p->w->act;
     rows                ctx = {0};
 
-    RR__TRY(linear(p, &l->qkv, d, 2 * d, d, normalised(p, r->x, r->x8, r->x_scale), n, RR__CU_BIAS,
-                   act, (char *)r->wide + (size_t)d * rr__cu_type_size(act), 3 * d, 1));
+    RR__TRY(linear(p, &l->kv, rows_for(&l->kv, r->x, d, room_x(r)), n, RR__CU_BIAS, act,
+                   (char *)r->wide + (size_t)d * rr__cu_type_size(act), 3 * d, 1));
     LAUNCH(rr__cu_gather_first(r->x, r->first, p->in.cu, s, d * (int32_t)rr__cu_type_size(act),
                                r->stream));
-    if (quantised(p)) {
+    if (rr__cu_is_8bit(l->q.type)) { /* fp8 without a calibration: what LayerNorm wrote */
         LAUNCH(rr__cu_gather_first(r->x8, r->first8, p->in.cu, s, d, r->stream));
         LAUNCH(rr__cu_gather_first(r->x_scale, r->first_scale, p->in.cu, s, 4, r->stream));
     }
-    RR__TRY(linear(p, &l->qkv, 0, d, d, normalised(p, r->first, r->first8, r->first_scale), s,
-                   RR__CU_BIAS, act, r->first_q, d, 1));
-    RR__TRY(attention_first(p, l, &ctx));
-    return after_attention(p, layer, ctx, r->first, r->first8, r->first_scale, s);
+    RR__TRY(linear(p, &l->q, rows_for(&l->q, r->first, d, room_first(r)), s, RR__CU_BIAS, act,
+                   r->first_q, d, 1));
+    RR__TRY(attention_first(p, &l->o, &ctx));
+    return after_attention(p, layer, ctx, r->first, room_first(r), s, NULL);
 }
 
 static rr_status head(const pass *p) {

@@ -19,14 +19,33 @@ __device__ __forceinline__ float gelu(float v) {
     return 0.5f * v * (1.f + erff(v * 0.70710678118654752f));
 }
 
-/* d[row, col..col+1] from two sums of one row */
+/* What a row's note adds to its sums of columns col and col + 1, in the unit of the sums times as. */
+__device__ __forceinline__ float2 outliers2(const rr__cu_gemm &g, const rr__cu_note *note, int col) {
+    const int8_t *w = (const int8_t *)g.w + (size_t)col * g.k;
+    float2        s = make_float2(0, 0);
+
+    for (int i = 0; i < RR__CU_OUTLIERS && note->j[i] >= 0; i++) {
+        float x = note->x[i];
+        int   j = note->j[i];
+
+        s.x += x * w[j], s.y += x * w[g.k + j];
+    }
+    return s;
+}
+
+/* d[row, col..col+1] from two sums of one row; note: of the row, if it has outliers, else NULL */
 __device__ __forceinline__ void epilogue2(const rr__cu_gemm &g, int row, int col, float s0,
-                                          float s1) {
+                                          float s1, const rr__cu_note *note) {
     const size_t at = (size_t)row * g.ldd + col;
     float2       b = *reinterpret_cast<const float2 *>(g.bias + col);
     float        v0, v1, as = g.a_scale ? g.a_scale[row] : 1.f;
 
-    if (g.w_scale) {
+    if (note) {
+        float2 w = *reinterpret_cast<const float2 *>(g.w_scale + col);
+        float2 more = outliers2(g, note, col);
+
+        s0 = (s0 * as + more.x) * w.x, s1 = (s1 * as + more.y) * w.y;
+    } else if (g.w_scale) {
         float2 w = *reinterpret_cast<const float2 *>(g.w_scale + col);
         s0 *= as * w.x, s1 *= as * w.y;
     }
@@ -134,16 +153,24 @@ __global__ void __launch_bounds__(32 * (BM / WM) * (BN / WN)) gemm_kernel(rr__cu
         }
     }
 #pragma unroll
-    for (int i = 0; i < MI; i++)
+    for (int i = 0; i < MI; i++) {
+        const int          row = row0 + wm + i * 16 + lane / 4;
+        const rr__cu_note *note0 = NULL, *note1 = NULL;
+
+        if (T == RR__CU_S8 && g.note) {
+            note0 = row < g.m && g.note[row].j[0] >= 0 ? g.note + row : NULL;
+            note1 = row + 8 < g.m && g.note[row + 8].j[0] >= 0 ? g.note + row + 8 : NULL;
+        }
 #pragma unroll
         for (int j = 0; j < NI; j++) {
-            int row = row0 + wm + i * 16 + lane / 4, col = col0 + wn + j * 8 + lane % 4 * 2;
+            int col = col0 + wn + j * 8 + lane % 4 * 2;
 
             if (col < g.n && row < g.m)
-                epilogue2(g, row, col, (float)acc[i][j][0], (float)acc[i][j][1]);
+                epilogue2(g, row, col, (float)acc[i][j][0], (float)acc[i][j][1], note0);
             if (col < g.n && row + 8 < g.m)
-                epilogue2(g, row + 8, col, (float)acc[i][j][2], (float)acc[i][j][3]);
+                epilogue2(g, row + 8, col, (float)acc[i][j][2], (float)acc[i][j][3], note1);
         }
+    }
 }
 
 template <rr__cu_type T> static cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream) {

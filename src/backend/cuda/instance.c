@@ -50,21 +50,24 @@ static size_t plan(rr__cu_instance *r, const rr__cu_weights *w, char *base) {
     const rr__cu_shape c = capacity(w);
     const size_t       n = (size_t)c.n, s = (size_t)c.s, e = rr__cu_type_size(w->act);
     const size_t       d = (size_t)w->m->d_model, f = (size_t)w->m->d_ff;
-    const int          quantised = w->type == RR__CU_E4M3 || w->type == RR__CU_S8;
-    const size_t       mid = f * (w->type == RR__CU_E4M3 ? 1 : w->type == RR__CU_S8 ? e + 1 : e);
-    size_t             wide = n * 3 * d * e, used = 0;
+    const int          quantised = rr__cu_is_8bit(w->type);
+    const size_t       mid = f * w->mid_size;
+    size_t             wide = n * 3 * d * e, used = 0, chunk;
 
     if (wide < 128 * mid)
         wide = 128 * mid;
-    r->chunk = (int32_t)(wide / mid / 128 * 128);
+    chunk = wide / mid / 128 * 128;
+    r->chunk = (int32_t)chunk;
     r->x = place(base, &used, (n + 1) * d * e);
     r->x8 = quantised ? place(base, &used, (n + 1) * d) : NULL;
     r->x_scale = quantised ? place(base, &used, (n + 1) * sizeof(float)) : NULL;
     r->wide = place(base, &used, wide);
-    r->mid_scale = w->type == RR__CU_S8 ? place(base, &used, n * sizeof(float)) : NULL;
+    r->mid_scale = w->type == RR__CU_S8 ? place(base, &used, chunk * sizeof(float)) : NULL;
+    r->x_note = w->notes ? place(base, &used, (n + 1) * sizeof(rr__cu_note)) : NULL;
+    r->mid_note = w->notes ? place(base, &used, chunk * sizeof(rr__cu_note)) : NULL;
     r->first = place(base, &used, s * d * e);
-    r->first8 = quantised ? place(base, &used, s * d) : NULL;
-    r->first_scale = quantised ? place(base, &used, s * sizeof(float)) : NULL;
+    r->first8 = w->type == RR__CU_E4M3 ? place(base, &used, s * d) : NULL;
+    r->first_scale = w->type == RR__CU_E4M3 ? place(base, &used, s * sizeof(float)) : NULL;
     r->first_q = r->x; /* in the last layer, when first has what is needed of x */
     r->head = r->wide; /* when mid is read */
     r->logits = place(base, &used, s * sizeof(float));

@@ -8,7 +8,8 @@
  *
  * Bits: a row of any result depends on that row's inputs only, not on m, on its place in the batch
  * or on which kernel of a family ran. So every GEMM adds k = 0, 1, 2, ... steps of 32 bytes in this
- * order into one fp32 (int8: int32) accumulator, and no kernel splits k.
+ * order into one fp32 (int8: int32) accumulator, and no kernel splits k; outliers (below) are added
+ * one by one behind that, in the order of the row's note.
  *
  * Letters: n = n_tok, s = n_seq, d = d_model, f = d_ff, h = n_head, c = d / h (docs/GLOSSARY.md). */
 #ifndef RR_BACKEND_CUDA_KERNELS_H
@@ -29,8 +30,19 @@ typedef enum rr__cu_type {
     RR__CU_S8
 } rr__cu_type;
 
+/* Trained encoders have a few values in a row that are ten or fifty times the rest. In int8 they would
+ * set the row's scale and be most of all error, so those beyond RR__CU_BEYOND times the row's root mean
+ * square, RR__CU_OUTLIERS of them at most, are not in the int8 row: the row's note has them as they are. */
+#define RR__CU_OUTLIERS 16
+#define RR__CU_BEYOND   5.0f
+
+typedef struct rr__cu_note {
+    int32_t j[RR__CU_OUTLIERS]; /* columns; -1 ends the list */
+    float   x[RR__CU_OUTLIERS];
+} rr__cu_note;
+
 /* ---- GEMM ------------------------------------------------------------------
- *     v[i, j] = a_scale[i] * w_scale[j] * sum_k a[i, k] w[j, k] + bias[j]
+ *     v[i, j] = w_scale[j] * (a_scale[i] * sum_k a[i, k] w[j, k] + sum_note[i] x w[j, k]) + bias[j]
  *     BIAS      out = v
  *     GELU      out = v / 2 * (1 + erf(v / sqrt 2))
  *     RESIDUAL  out = v + residual[i, j]
@@ -43,15 +55,16 @@ typedef struct rr__cu_gemm {
     rr__cu_type     out_type; /* of d: a 16-bit type or f32; with GELU and type E4M3 also E4M3  */
     rr__cu_epilogue epilogue;
     int32_t         m, n, k;
-    const void     *a;        /* [m, k] stride lda                                              */
-    const void     *w;        /* [n, k] packed, as PyTorch stores it                            */
-    const float    *bias;     /* [n]                                                            */
-    const float    *a_scale;  /* [m] of E4M3 and S8, NULL = all 1                               */
-    const float    *w_scale;  /* [n] of E4M3 and S8, NULL = all 1                               */
-    const void     *residual; /* [m, n] stride ldd, out_type; may be d itself                   */
-    void           *d;        /* [m, n] stride ldd; not a                                       */
-    int32_t         lda, ldd;
-    float           out_scale; /* 1, or 1/64 before a LayerNorm in fp16, or what fills E4M3     */
+    const void     *a;       /* [m, k] stride lda                                              */
+    const void     *w;       /* [n, k] packed, as PyTorch stores it                            */
+    const float    *bias;    /* [n]                                                            */
+    const float    *a_scale; /* [m] of E4M3 and S8, NULL = all 1                               */
+    const float    *w_scale; /* [n] of E4M3 and S8, NULL = all 1                               */
+    const rr__cu_note *note; /* [m] of S8: what is not in a; NULL = nothing                    */
+    const void *residual;    /* [m, n] stride ldd, out_type; may be d itself                   */
+    void       *d;           /* [m, n] stride ldd; not a                                       */
+    int32_t     lda, ldd;
+    float       out_scale; /* 1, or 1/64 before a LayerNorm in fp16, or what fills E4M3     */
 } rr__cu_gemm;
 
 /* GELU to E4M3 is computed in fp16, where 1 / out_scale between these is exact and loses nothing that
@@ -106,16 +119,25 @@ cudaError_t rr__cu_attention_first(const rr__cu_attention *a, const void *q, cud
 #define RR__CU_MAX_WIDTH 1024      /* widest d_model a LayerNorm holds in registers  */
 #define RR__CU_TYPE1     INT32_MIN /* set in pos[t] where token t has token type 1   */
 
+/* Rows to 8 bits: q = v * inv_smooth / scale. The scale is one for all rows, beyond which values saturate,
+ * or each row's own, which its largest value just reaches. */
+typedef struct rr__cu_quant {
+    rr__cu_type  type;       /* E4M3 or S8                                               */
+    void        *q;          /* [rows, cols] packed; NULL: nothing is quantised          */
+    const float *inv_smooth; /* [cols], or NULL = all 1                                  */
+    float        scale;      /* of all rows, or 0: each row's own, at row_scale          */
+    float       *row_scale;  /* [rows]                                                   */
+    rr__cu_note *note;       /* [rows] of S8 with a scale a row, else NULL               */
+} rr__cu_quant;
+
 typedef struct rr__cu_norm {
     rr__cu_type  type; /* of in and out: F32, F16, BF16                                  */
-    rr__cu_type  q_type;
     int32_t      rows, d;
     float        eps;
     const void  *in;           /* [rows, d]                                              */
     const float *gamma, *beta; /* [d]                                                    */
     void        *out;          /* [rows, d]; may be in                                   */
-    void        *q;            /* [rows, d] of q_type (E4M3, S8), or NULL                */
-    float       *q_scale;      /* [rows] out / q                                         */
+    rr__cu_quant to;           /* out, before it is rounded, in 8 bits                   */
 } rr__cu_norm;
 
 typedef struct rr__cu_embed {
@@ -128,10 +150,9 @@ cudaError_t rr__cu_layernorm(const rr__cu_norm *p, cudaStream_t stream);
 /* The same of word + type + position; p->in is not read. */
 cudaError_t rr__cu_embed_layernorm(const rr__cu_norm *p, const rr__cu_embed *e,
                                    cudaStream_t stream);
-/* q[r, :] = in[r, :] / scale[r]: in [rows, cols] stride ld, F16 or BF16, cols a multiple of 8 */
+/* in [rows, cols] stride ld, F32, F16 or BF16, as 8 bits; cols is a multiple of 8 */
 cudaError_t rr__cu_quantise_rows(rr__cu_type in_type, const void *in, int32_t ld, int32_t rows,
-                                 int32_t cols, rr__cu_type type, void *q, float *scale,
-                                 cudaStream_t stream);
+                                 int32_t cols, const rr__cu_quant *to, cudaStream_t stream);
 /* to[i, :] = from[cu[i], :], i < rows; rows of `bytes`, a multiple of 4 */
 cudaError_t rr__cu_gather_first(const void *from, void *to, const int32_t *cu, int32_t rows,
                                 int32_t bytes, cudaStream_t stream);
@@ -153,9 +174,10 @@ cudaError_t rr__cu_head(const rr__cu_head_args *p, cudaStream_t stream);
 /* dst[i] = src[i] for n values; F32, F16, BF16 */
 cudaError_t rr__cu_convert(const void *src, rr__cu_type from, void *dst, rr__cu_type to, size_t n,
                            cudaStream_t stream);
-/* dst[j, :] = src[j, :] / scale[j] as E4M3 or S8 */
+/* dst[j, :] = src[j, :] / inv_smooth / scale[j] as E4M3 or S8; inv_smooth [k] or NULL = all 1 */
 cudaError_t rr__cu_quantise_weight(const void *src, rr__cu_type from, int32_t rows, int32_t k,
-                                   void *dst, rr__cu_type to, float *scale, cudaStream_t stream);
+                                   const float *inv_smooth, void *dst, rr__cu_type to, float *scale,
+                                   cudaStream_t stream);
 /* bound[j] = the largest |src[j, :] LN(x) + bias[j]| any x can give */
 cudaError_t rr__cu_bound_rows(const void *src, rr__cu_type from, int32_t rows, int32_t k,
                               const float *gamma, const float *beta, const float *bias,

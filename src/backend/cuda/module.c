@@ -78,6 +78,7 @@ __attribute__((visibility("default"))) const rr__backend rr__backend_cuda = {
     .abi = RR__BACKEND_ABI,
     .name = "cuda",
     .precisions = 1u << RR__FP32 | 1u << RR__BF16 | 1u << RR__FP16 | 1u << RR__INT8 | 1u << RR__FP8,
+    .calibrated = 1u << RR__INT8 | 1u << RR__FP8,
     .probe = probe,
     .load = rr__cu_load,
     .open = rr__cu_open,

@@ -2,26 +2,133 @@
  *
  *     embed      x[t] = LN(word[tok[t]] + type[type[t]] + position[pos[t]])
  *     layernorm  x[t] = LN(in[t])                 in is the residual sum the GEMM before left
- *     both also write x[t] / scale[t] as e4m3 or s8 with scale[t] = max |x[t]| / 448 or 127
+ *     both also write x[t] * inv_smooth / scale[t] as e4m3 or s8; scale[t] = max |x[t]| / 448 or 127,
+ *     or one for all rows; of an s8 row with a scale of its own the outliers go to its note
  *
  * One warp a row, the row in registers (up to 1,024 values, 32 a lane); mean and variance in fp32,
- * two passes over the registers, so nothing cancels. Traffic: each byte read once, written once;
+ * two passes over the registers, so nothing cancels. Wider rows (GELU's) are read three times. Traffic: each byte read once, written once;
  * bound by memory. Shuffles add in a fixed tree: a row's bits depend on the row alone. */
 #include "backend/cuda/device.cuh"
 
 enum { WARPS = 4, CHUNKS = RR__CU_MAX_WIDTH / 256 }; /* chunk: 8 values; a lane has up to CHUNKS */
 
-/* Normalise the row in v, write it and its quantised form. */
+/* ---- to 8 bits ------------------------------------------------------------- */
+
+/* Takes the outliers of eight values a lane, columns at .. at + 7 of the row, out of v and, if note is not
+ * NULL, writes them there; n of them came before. The order is fixed, so a note has the same bits in
+ * any batch. All lanes of the warp call it, those past the row's end with zeros. */
+__device__ __forceinline__ void take_outliers(float v[8], int at, float limit, int &n,
+                                              rr__cu_note *note) {
+    const unsigned before = (1u << (threadIdx.x & 31)) - 1;
+    float          top = 0;
+
+#pragma unroll
+    for (int e = 0; e < 8; e++)
+        top = fmaxf(top, fabsf(v[e]));
+    if (!__any_sync(~0u, top > limit))
+        return;
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+        const unsigned mask = __ballot_sync(~0u, fabsf(v[e]) > limit);
+        const int      i = n + __popc(mask & before);
+
+        if (fabsf(v[e]) > limit && i < RR__CU_OUTLIERS) {
+            if (note)
+                note->j[i] = at + e, note->x[i] = v[e];
+            v[e] = 0;
+        }
+        n += __popc(mask);
+    }
+}
+
+/* What lies beyond this is an outlier of a row of d values whose squares a warp's lanes sum up to. */
+__device__ __forceinline__ float outlier_limit(float squares, int d) {
+    return RR__CU_BEYOND * sqrtf(rr_warp_sum(squares) / d);
+}
+
+/* Lanes behind the last outlier end the note. */
+__device__ __forceinline__ void end_note(rr__cu_note *note, int n) {
+    const int lane = threadIdx.x & 31;
+
+    if (lane >= n && lane < RR__CU_OUTLIERS)
+        note->j[lane] = -1;
+}
+
+/* The scale of a row whose largest magnitude the lanes know together; written if it is its own. */
+__device__ __forceinline__ float row_scale(const rr__cu_quant &to, int row, float top) {
+    if (to.scale > 0)
+        return to.scale;
+    top = fmaxf(rr_warp_max(top), 1e-12f) / rr_largest(to.type);
+    if ((threadIdx.x & 31) == 0)
+        to.row_scale[row] = top;
+    return top;
+}
+
+/* The row in v to 8 bits. S8 is a constant, so that fp8 does not carry int8's registers. */
+template <int S8>
+__device__ __forceinline__ void quantise(const rr__cu_quant &to, int row, int d,
+                                         float v[CHUNKS][8]) {
+    const int lane = threadIdx.x & 31;
+    float     top = 0, scale;
+
+    if (to.inv_smooth) {
+#pragma unroll
+        for (int i = 0; i < CHUNKS; i++) {
+            int   at = (i * 32 + lane) * 8;
+            float s[8];
+
+            if (at >= d)
+                continue;
+            rr_load8(to.inv_smooth + at, s);
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                v[i][e] *= s[e];
+        }
+    }
+    if (S8 && to.note) {
+        float squares = 0, limit;
+        int   n = 0;
+
+#pragma unroll
+        for (int i = 0; i < CHUNKS; i++)
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                squares += v[i][e] * v[i][e];
+        limit = outlier_limit(squares, d);
+#pragma unroll
+        for (int i = 0; i < CHUNKS; i++)
+            take_outliers(v[i], (i * 32 + lane) * 8, limit, n, to.note + row);
+        end_note(to.note + row, n);
+    }
+#pragma unroll
+    for (int i = 0; i < CHUNKS; i++)
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            top = fmaxf(top, fabsf(v[i][e]));
+    scale = row_scale(to, row, top);
+#pragma unroll
+    for (int i = 0; i < CHUNKS; i++) {
+        int at = (i * 32 + lane) * 8;
+
+        if (at < d)
+            rr_store8_quantised((uint8_t *)to.q + (size_t)row * d + at,
+                                S8 ? RR__CU_S8 : RR__CU_E4M3, v[i], 1 / scale);
+    }
+}
+
+/* ---- LayerNorm ----------------------------------------------------------------- */
+
+/* Normalise the row in v, write it and its quantised form. Chunks past the row are and stay zeros. */
 template <typename E>
 __device__ __forceinline__ void finish(const rr__cu_norm &p, int row, float v[CHUNKS][8]) {
     const int lane = threadIdx.x & 31;
-    float     sum = 0, var = 0, mean, rstd, top = 0;
+    float     sum = 0, var = 0, mean, rstd;
 
 #pragma unroll
     for (int i = 0; i < CHUNKS; i++)
 #pragma unroll
         for (int e = 0; e < 8; e++)
-            sum += v[i][e]; /* chunks past the row are zeros */
+            sum += v[i][e];
     mean = rr_warp_sum(sum) / p.d;
 #pragma unroll
     for (int i = 0; i < CHUNKS; i++)
@@ -40,27 +147,15 @@ __device__ __forceinline__ void finish(const rr__cu_norm &p, int row, float v[CH
         rr_load8(p.gamma + at, g);
         rr_load8(p.beta + at, b);
 #pragma unroll
-        for (int e = 0; e < 8; e++) {
+        for (int e = 0; e < 8; e++)
             v[i][e] = (v[i][e] - mean) * rstd * g[e] + b[e];
-            top = fmaxf(top, fabsf(v[i][e]));
-        }
         rr_store8((E *)p.out + (size_t)row * p.d + at, v[i]);
-    }
-    if (!p.q)
-        return;
-    top = fmaxf(rr_warp_max(top), 1e-12f) / rr_largest(p.q_type);
-    if (lane == 0)
-        p.q_scale[row] = top;
-#pragma unroll
-    for (int i = 0; i < CHUNKS; i++) {
-        int at = (i * 32 + lane) * 8;
-
-        if (at < p.d)
-            rr_store8_quantised((uint8_t *)p.q + (size_t)row * p.d + at, p.q_type, v[i], 1 / top);
     }
 }
 
-template <typename E> __global__ void __launch_bounds__(32 * WARPS) norm_kernel(rr__cu_norm p) {
+/* Q: -1, or whether the quantised form is S8 */
+template <typename E, int Q>
+__global__ void __launch_bounds__(32 * WARPS) norm_kernel(rr__cu_norm p) {
     const int row = blockIdx.x * WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     float     v[CHUNKS][8] = {};
 
@@ -75,9 +170,11 @@ template <typename E> __global__ void __launch_bounds__(32 * WARPS) norm_kernel(
             rr_load8((const E *)p.in + (size_t)row * p.d + at, v[i]);
     }
     finish<E>(p, row, v);
+    if (Q >= 0)
+        quantise<Q>(p.to, row, p.d, v);
 }
 
-template <typename E>
+template <typename E, int Q>
 __global__ void __launch_bounds__(32 * WARPS) embed_kernel(rr__cu_norm p, rr__cu_embed e) {
     const int row = blockIdx.x * WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     float     v[CHUNKS][8] = {};
@@ -101,10 +198,27 @@ __global__ void __launch_bounds__(32 * WARPS) embed_kernel(rr__cu_norm p, rr__cu
             v[i][j] = w[j] + t[j] + s[j];
     }
     finish<E>(p, row, v);
+    if (Q >= 0)
+        quantise<Q>(p.to, row, p.d, v);
+}
+
+static int quantised_to(const rr__cu_quant *to) {
+    return !to->q ? -1 : to->type == RR__CU_S8;
 }
 
 template <typename E> static cudaError_t norm(const rr__cu_norm *p, cudaStream_t stream) {
-    return rr_launch(norm_kernel<E>, (p->rows + WARPS - 1) / WARPS, 32 * WARPS, 0, stream, *p);
+    const int q = quantised_to(&p->to);
+    auto     *kernel = q < 0 ? norm_kernel<E, -1> : q ? norm_kernel<E, 1> : norm_kernel<E, 0>;
+
+    return rr_launch(kernel, (p->rows + WARPS - 1) / WARPS, 32 * WARPS, 0, stream, *p);
+}
+
+template <typename E>
+static cudaError_t embed(const rr__cu_norm *p, const rr__cu_embed *e, cudaStream_t stream) {
+    const int q = quantised_to(&p->to);
+    auto     *kernel = q < 0 ? embed_kernel<E, -1> : q ? embed_kernel<E, 1> : embed_kernel<E, 0>;
+
+    return rr_launch(kernel, (p->rows + WARPS - 1) / WARPS, 32 * WARPS, 0, stream, *p, *e);
 }
 
 cudaError_t rr__cu_layernorm(const rr__cu_norm *p, cudaStream_t stream) {
@@ -115,50 +229,84 @@ cudaError_t rr__cu_layernorm(const rr__cu_norm *p, cudaStream_t stream) {
 
 cudaError_t rr__cu_embed_layernorm(const rr__cu_norm *p, const rr__cu_embed *e,
                                    cudaStream_t stream) {
-    auto *kernel = p->type == RR__CU_F32   ? embed_kernel<float>
-                   : p->type == RR__CU_F16 ? embed_kernel<__half>
-                                           : embed_kernel<__nv_bfloat16>;
-
-    return rr_launch(kernel, (p->rows + WARPS - 1) / WARPS, 32 * WARPS, 0, stream, *p, *e);
+    return p->type == RR__CU_F32   ? embed<float>(p, e, stream)
+           : p->type == RR__CU_F16 ? embed<__half>(p, e, stream)
+                                   : embed<__nv_bfloat16>(p, e, stream);
 }
 
-/* q[r] = in[r] / scale[r], one block a row of any width; the second pass reads from L1 */
-template <typename E>
-__global__ void __launch_bounds__(128) quantise_kernel(const E *in, int ld, int cols,
-                                                       rr__cu_type type, uint8_t *q, float *scale) {
-    __shared__ float tops[4];
-    const E         *row = in + (size_t)blockIdx.x * ld;
-    float            v[8], top = 0;
+/* ---- rows of any width ----------------------------------------------------------- */
 
+/* One warp a row; the second and third pass read from L1. */
+template <typename E>
+__global__ void __launch_bounds__(32 * WARPS)
+    quantise_kernel(const E *in, int ld, int rows, int cols, rr__cu_quant to) {
+    const int    row = blockIdx.x * WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+    rr__cu_note *note = to.note ? to.note + row : NULL;
+    float        limit = INFINITY, top = 0, scale, v[8];
+    int          n = 0;
+
+    auto load = [&](int at) { /* every lane comes here, those past the end get zeros */
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            v[e] = 0;
+        if (at >= cols)
+            return;
+        rr_load8(in + (size_t)row * ld + at, v);
+        if (to.inv_smooth) {
+            float s[8];
+
+            rr_load8(to.inv_smooth + at, s);
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                v[e] *= s[e];
+        }
+    };
     rr_wait_before();
-    for (int at = threadIdx.x * 8; at < cols; at += 128 * 8) {
-        rr_load8(row + at, v);
+    if (row >= rows)
+        return;
+    if (note) {
+        float squares = 0;
+
+        for (int first = 0; first < cols; first += 256) {
+            load(first + lane * 8);
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                squares += v[e] * v[e];
+        }
+        limit = outlier_limit(squares, cols);
+    }
+    for (int first = 0; first < cols && !(to.scale > 0); first += 256) {
+        load(first + lane * 8);
+        take_outliers(v, first + lane * 8, limit, n, note);
 #pragma unroll
         for (int e = 0; e < 8; e++)
             top = fmaxf(top, fabsf(v[e]));
     }
-    top = rr_warp_max(top);
-    if ((threadIdx.x & 31) == 0)
-        tops[threadIdx.x >> 5] = top;
-    __syncthreads();
-    top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
-    top = fmaxf(top, 1e-12f) / rr_largest(type);
-    if (threadIdx.x == 0)
-        scale[blockIdx.x] = top;
-    for (int at = threadIdx.x * 8; at < cols; at += 128 * 8) {
-        rr_load8(row + at, v);
-        rr_store8_quantised(q + (size_t)blockIdx.x * cols + at, type, v, 1 / top);
+    if (note)
+        end_note(note, n);
+    scale = row_scale(to, row, top);
+    n = 0;
+    for (int first = 0; first < cols; first += 256) {
+        load(first + lane * 8);
+        take_outliers(v, first + lane * 8, limit, n, NULL);
+        if (first + lane * 8 < cols)
+            rr_store8_quantised((uint8_t *)to.q + (size_t)row * cols + first + lane * 8, to.type, v,
+                                1 / scale);
     }
 }
 
+template <typename E>
+static cudaError_t quantise_rows(const void *in, int32_t ld, int32_t rows, int32_t cols,
+                                 const rr__cu_quant *to, cudaStream_t stream) {
+    return rr_launch(quantise_kernel<E>, (rows + WARPS - 1) / WARPS, 32 * WARPS, 0, stream,
+                     (const E *)in, ld, rows, cols, *to);
+}
+
 cudaError_t rr__cu_quantise_rows(rr__cu_type in_type, const void *in, int32_t ld, int32_t rows,
-                                 int32_t cols, rr__cu_type type, void *q, float *scale,
-                                 cudaStream_t stream) {
-    if (in_type == RR__CU_F16)
-        return rr_launch(quantise_kernel<__half>, rows, 128, 0, stream, (const __half *)in, ld,
-                         cols, type, (uint8_t *)q, scale);
-    return rr_launch(quantise_kernel<__nv_bfloat16>, rows, 128, 0, stream,
-                     (const __nv_bfloat16 *)in, ld, cols, type, (uint8_t *)q, scale);
+                                 int32_t cols, const rr__cu_quant *to, cudaStream_t stream) {
+    return in_type == RR__CU_F32   ? quantise_rows<float>(in, ld, rows, cols, to, stream)
+           : in_type == RR__CU_F16 ? quantise_rows<__half>(in, ld, rows, cols, to, stream)
+                                   : quantise_rows<__nv_bfloat16>(in, ld, rows, cols, to, stream);
 }
 
 /* to[i] = from[cu[i]], rows of `bytes` (a multiple of 4) */

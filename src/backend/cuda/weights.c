@@ -1,9 +1,13 @@
 /* weights.c - the model on a device: one allocation, filled from the mapped file.
  *
  * A walk over all tensors runs twice, first with no memory to add up the bytes, then to place them.
- * Bytes travel as the file stores them, 64 MB at a time; the device converts or quantises. For fp8
- * the scales of ctx and mid come from bounds (convert.cu) and go into the scales of the weights
- * that read them. */
+ * Bytes travel as the file stores them, 64 MB at a time; the device converts or quantises.
+ *
+ * Which products are quantised: all in fp8; in int8, and by a calibration, all that it does not keep in
+ * float but the last layer's query, output and feed-forward, which see one row of a sequence and cost
+ * nothing in 16 bits (the rule of cpu/weights.c). The scale of a product's rows is constant where the calibration
+ * has one, and for what attention and GELU write in fp8, from a bound (convert.cu); constants go into the scales
+ * of the weights. */
 #include "backend/cuda/cuda.h"
 
 #include <math.h>
@@ -70,28 +74,77 @@ static rr_status floats(loader *l, const rr__tensor *t, float **out) {
     return s;
 }
 
+/* How one product is computed; cal: the calibration's part in it, if it is quantised and there is one. */
+typedef struct how {
+    rr__cu_type           type;
+    const rr__calibrated *cal;
+} how;
+
+static how how_of(const rr__cu_weights *w, int32_t layer, const char *role, int first_rows) {
+    const rr__calibration *c = w->opts.calibration;
+    const int              last = layer + 1 == w->m->n_layer;
+    const rr__calibrated  *p = NULL;
+    char                   name[24];
+
+    if (c) {
+        snprintf(name, sizeof name, "%d.%s", (int)layer, role);
+        p = rr__calibration_find(c, name); /* it is there: the calibration fits */
+    }
+    if (!rr__cu_is_8bit(w->type) || (p && p->keep_float) ||
+        (last && first_rows && (p || w->type == RR__CU_S8)))
+        return (how){w->act, NULL};
+    return (how){w->type, p};
+}
+
+/* The smoothing of to's rows, if there is one. */
+static rr_status smoothing(loader *l, const float *smooth, rr__cu_linear *to) {
+    float    *inv;
+    rr_status s = RR_OK;
+
+    to->inv_smooth = smooth ? place(l, (size_t)to->k * sizeof(float)) : NULL;
+    if (!l->base || !smooth)
+        return RR_OK;
+    inv = malloc((size_t)to->k * sizeof *inv);
+    if (!inv)
+        return rr__fail(l->err, RR_E_NOMEM, "cuda: out of memory");
+    for (int32_t i = 0; i < to->k; i++)
+        inv[i] = 1 / smooth[i];
+    if (cudaMemcpy(to->inv_smooth, inv, (size_t)to->k * sizeof *inv, cudaMemcpyHostToDevice) !=
+        cudaSuccess)
+        s = rr__cu_fail(l->err, cudaGetLastError(), "cudaMemcpy", __FILE__, __LINE__);
+    free(inv);
+    return s;
+}
+
 /* n matrices [out, in] with their biases, one under the other, as one linear layer. */
 static rr_status linear(loader *l, const rr__tensor *const w[], const rr__tensor *const b[], int n,
-                        rr__cu_linear *to) {
-    const rr__cu_type type = l->w->type;
-    const size_t      out = (size_t)w[0]->shape[0], in = (size_t)w[0]->shape[1];
-    const int         quantised = type == RR__CU_E4M3 || type == RR__CU_S8;
-    rr_status         s = RR_OK;
+                        how h, rr__cu_linear *to) {
+    const rr__calibration *c = l->w->opts.calibration;
+    const size_t           out = (size_t)w[0]->shape[0], in = (size_t)w[0]->shape[1];
+    const int              quantised = rr__cu_is_8bit(h.type);
+    rr_status              s = RR_OK;
 
-    to->w = place(l, (size_t)n * out * in * rr__cu_type_size(type));
+    to->type = h.type;
+    to->n = n * (int32_t)out, to->k = (int32_t)in;
+    to->w = place(l, (size_t)n * out * in * rr__cu_type_size(h.type));
     to->bias = place(l, (size_t)n * out * sizeof(float));
     to->w_scale = quantised ? place(l, (size_t)n * out * sizeof(float)) : NULL;
+    to->in_scale = quantised ? 0 : 1;
+    if (h.cal && !c->per_token)
+        to->in_scale = h.cal->amax / (h.type == RR__CU_E4M3 ? 448 : 127);
+    RR__TRY(smoothing(l, h.cal ? h.cal->smooth : NULL, to));
     for (int i = 0; l->base && i < n && s == RR_OK; i++) {
-        char *dst = (char *)to->w + (size_t)i * out * in * rr__cu_type_size(type);
+        char *dst = (char *)to->w + (size_t)i * out * in * rr__cu_type_size(h.type);
 
         s = upload(l, b[i], to->bias + (size_t)i * out, RR__CU_F32);
         if (s == RR_OK && !quantised)
-            s = upload(l, w[i], dst, type);
+            s = upload(l, w[i], dst, h.type);
         if (s != RR_OK || !quantised)
             continue;
         RR__CU_TRY(cudaMemcpy(l->scratch, w[i]->data, w[i]->bytes, cudaMemcpyHostToDevice), l->err);
-        RR__CU_TRY(rr__cu_quantise_weight(l->scratch, type_of(w[i]), (int32_t)out, (int32_t)in, dst,
-                                          type, to->w_scale + (size_t)i * out, NULL),
+        RR__CU_TRY(rr__cu_quantise_weight(l->scratch, type_of(w[i]), (int32_t)out, (int32_t)in,
+                                          to->inv_smooth, dst, h.type,
+                                          to->w_scale + (size_t)i * out, NULL),
                    l->err);
     }
     return s;
@@ -125,51 +178,79 @@ static rr_status bound(loader *l, const rr__tensor *w, const float *g, const flo
     return s;
 }
 
-/* scale[i] *= by, n values on the device */
-static rr_status rescale(loader *l, float *scale, int32_t n, float by) {
-    float    *host;
-    rr_status s = RR_OK;
+/* A scale of all of to's rows goes into its weights' scales. */
+static rr_status fold(loader *l, const rr__cu_linear *to) {
+    const size_t bytes = (size_t)to->n * sizeof(float);
+    float       *host;
+    rr_status    s = RR_OK;
 
-    if (!l->base)
+    if (!l->base || !to->w_scale || to->in_scale == 0)
         return RR_OK;
-    host = malloc((size_t)n * sizeof *host);
+    host = malloc(bytes);
     if (!host)
         return rr__fail(l->err, RR_E_NOMEM, "cuda: out of memory");
-    if (cudaMemcpy(host, scale, (size_t)n * sizeof *host, cudaMemcpyDeviceToHost) != cudaSuccess)
+    if (cudaMemcpy(host, to->w_scale, bytes, cudaMemcpyDeviceToHost) != cudaSuccess)
         s = rr__cu_fail(l->err, cudaGetLastError(), "cudaMemcpy", __FILE__, __LINE__);
-    for (int32_t i = 0; i < n; i++)
-        host[i] *= by;
-    if (s == RR_OK &&
-        cudaMemcpy(scale, host, (size_t)n * sizeof *host, cudaMemcpyHostToDevice) != cudaSuccess)
+    for (int32_t i = 0; s == RR_OK && i < to->n; i++)
+        host[i] *= to->in_scale;
+    if (s == RR_OK && cudaMemcpy(to->w_scale, host, bytes, cudaMemcpyHostToDevice) != cudaSuccess)
         s = rr__cu_fail(l->err, cudaGetLastError(), "cudaMemcpy", __FILE__, __LINE__);
     free(host);
     return s;
 }
 
 /* before_g, before_b: the LayerNorm the layer's input comes from */
-static rr_status layer(loader *l, const rr__layer *p, const float *before_g, const float *before_b,
-                       rr__cu_layer *to) {
-    const int32_t           d = l->w->m->d_model;
-    const rr__tensor *const w[] = {&p->wq, &p->wk, &p->wv}, *const b[] = {&p->bq, &p->bk, &p->bv};
+static rr_status layer(loader *l, int32_t i, const float *before_g, const float *before_b) {
+    const rr__cu_weights   *w = l->w;
+    const rr__layer        *p = &w->m->layer[i];
+    rr__cu_layer           *to = &w->layer[i];
+    const int               last = i + 1 == w->m->n_layer;
+    const rr__tensor *const ws[] = {&p->wq, &p->wk, &p->wv}, *const bs[] = {&p->bq, &p->bk, &p->bv};
     const rr__tensor *const wo = &p->wo, *const bo = &p->bo, *const w1 = &p->w1, *const b1 = &p->b1;
     const rr__tensor *const w2 = &p->w2, *const b2 = &p->b2;
+    const how    qkv = how_of(w, i, "qkv", 0);
+    const float *bv;
 
-    RR__TRY(linear(l, w, b, 3, &to->qkv));
-    RR__TRY(linear(l, &wo, &bo, 1, &to->o));
-    RR__TRY(linear(l, &w1, &b1, 1, &to->f1));
-    RR__TRY(linear(l, &w2, &b2, 1, &to->f2));
+    if (last) {
+        RR__TRY(linear(l, ws, bs, 1, how_of(w, i, "qkv", 1), &to->q));
+        RR__TRY(linear(l, ws + 1, bs + 1, 2, qkv, &to->kv));
+    } else {
+        RR__TRY(linear(l, ws, bs, 3, qkv, &to->qkv));
+    }
+    RR__TRY(linear(l, &wo, &bo, 1, how_of(w, i, "out", 1), &to->o));
+    RR__TRY(linear(l, &w1, &b1, 1, how_of(w, i, "ffn1", 1), &to->f1));
+    RR__TRY(linear(l, &w2, &b2, 1, how_of(w, i, "ffn2", 1), &to->f2));
     RR__TRY(floats(l, &p->ln1_g, &to->ln1_g));
     RR__TRY(floats(l, &p->ln1_b, &to->ln1_b));
     RR__TRY(floats(l, &p->ln2_g, &to->ln2_g));
     RR__TRY(floats(l, &p->ln2_b, &to->ln2_b));
-    to->ctx_scale = to->mid_scale = 1;
-    if (l->w->type != RR__CU_E4M3)
-        return RR_OK;
-    RR__TRY(bound(l, &p->wv, before_g, before_b, to->qkv.bias + 2 * (size_t)d, &to->ctx_scale));
-    RR__TRY(bound(l, &p->w1, to->ln1_g, to->ln1_b, to->f1.bias, &to->mid_scale));
-    to->mid_scale = fminf(fmaxf(to->mid_scale, RR__CU_GELU_LEAST), RR__CU_GELU_MOST);
-    RR__TRY(rescale(l, to->o.w_scale, d, to->ctx_scale));
-    return rescale(l, to->f2.w_scale, d, to->mid_scale);
+    bv = last ? to->kv.bias + w->m->d_model : to->qkv.bias + 2 * (size_t)w->m->d_model;
+    if (to->o.type == RR__CU_E4M3 && to->o.in_scale == 0)
+        RR__TRY(bound(l, &p->wv, before_g, before_b, bv, &to->o.in_scale));
+    if (to->f2.type == RR__CU_E4M3 && to->f2.in_scale == 0)
+        RR__TRY(bound(l, &p->w1, to->ln1_g, to->ln1_b, to->f1.bias, &to->f2.in_scale));
+    if (to->f2.type == RR__CU_E4M3) /* also what a file says: GELU multiplies by it in fp16 */
+        to->f2.in_scale =
+            fminf(fmaxf(exp2f(ceilf(log2f(to->f2.in_scale))), RR__CU_GELU_LEAST), RR__CU_GELU_MOST);
+    RR__TRY(fold(l, last ? &to->kv : &to->qkv));
+    RR__TRY(fold(l, &to->o));
+    RR__TRY(fold(l, &to->f1));
+    return fold(l, &to->f2);
+}
+
+/* What forward and instances must know of the products as a whole. */
+static void sum_up(rr__cu_weights *w) {
+    const rr__calibration *c = w->opts.calibration;
+    const size_t           e = rr__cu_type_size(w->act);
+
+    w->notes = w->type == RR__CU_S8 && !(c && !c->per_token);
+    w->mid_size = 1;
+    for (int32_t i = 0; i < w->m->n_layer; i++) {
+        const rr__cu_type t = w->layer[i].f2.type;
+        const size_t      size = t == RR__CU_E4M3 ? 1 : t == RR__CU_S8 ? e + 1 : e;
+
+        w->mid_size = w->mid_size > size ? w->mid_size : size;
+    }
 }
 
 static rr_status walk(loader *l) {
@@ -185,7 +266,7 @@ static rr_status walk(loader *l) {
     RR__TRY(floats(l, &m->emb_b, &w->emb_b));
     g = w->emb_g, b = w->emb_b;
     for (int32_t i = 0; i < m->n_layer; i++) {
-        RR__TRY(layer(l, &m->layer[i], g, b, &w->layer[i]));
+        RR__TRY(layer(l, i, g, b));
         g = w->layer[i].ln2_g, b = w->layer[i].ln2_b;
     }
     RR__TRY(floats(l, &m->head_w, &w->head_w));
@@ -212,6 +293,19 @@ static rr_status check_model(const rr__model *m, rr_error *err) {
     return RR_OK;
 }
 
+/* fp8 rows go straight from GELU's kernel to the next, which knows one scale, not one a column. */
+static rr_status check_calibration(const rr__cu_weights *w, rr_error *err) {
+    const rr__calibration *c = w->opts.calibration;
+
+    for (size_t i = 0; c && w->type == RR__CU_E4M3 && i < c->n; i++)
+        if (c->product[i].smooth && !c->product[i].keep_float)
+            return rr__fail(err, RR_E_UNSUPPORTED,
+                            "cuda: fp8 takes no smoothed calibration, and %s is smoothed; "
+                            "calibrate without --smooth, or use --precision int8",
+                            c->product[i].name);
+    return RR_OK;
+}
+
 static rr_status set_precision(rr__cu_weights *w, rr_error *err) {
     w->precision = w->opts.precision == RR__AUTO ? RR__FP16 : w->opts.precision;
     switch (w->precision) {
@@ -231,12 +325,14 @@ static rr_status set_precision(rr__cu_weights *w, rr_error *err) {
         w->act = RR__CU_F16, w->type = RR__CU_E4M3;
         break;
     }
+    if (w->opts.calibration && w->opts.calibration->exact)
+        w->act = RR__CU_F32;
     w->sum_scale = w->act == RR__CU_F16 ? 1.0f / 64 : 1;
     if (w->type == RR__CU_E4M3 && w->sm < 89)
         return rr__fail(err, RR_E_UNSUPPORTED,
                         "cuda: %s has no fp8 (compute capability 8.9 or newer); use fp16 or int8",
                         w->device_name);
-    return RR_OK;
+    return check_calibration(w, err);
 }
 
 /* Do the weights and one instance fit in what is allowed and in what is free? */
@@ -261,6 +357,7 @@ static rr_status fill(rr__cu_weights *w, rr_error *err) {
     rr_status        s;
 
     RR__TRY(walk(&l));
+    sum_up(w);
     RR__TRY(check_memory(w, l.used, err));
     RR__CU_TRY(cudaMalloc((void **)&w->base, l.used), err);
     w->bytes = l.used;
@@ -300,6 +397,7 @@ rr_status rr__cu_load(const rr__model *m, const rr__backend_opts *o, void **weig
         s = rr__cu_fail(err, cudaGetLastError(), "cudaSetDevice", __FILE__, __LINE__);
     if (s == RR_OK)
         s = fill(w, err);
+    w->opts.calibration = NULL; /* not ours to keep */
     if (s != RR_OK) {
         rr__cu_unload(w);
         return s;
