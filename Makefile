@@ -28,8 +28,9 @@ endif
 include mk/detect.mk
 
 # ---- what is compiled -----------------------------------------------------
-LIB_SRC := $(wildcard src/base/*.c src/model/*.c src/text/*.c src/backend/*.c src/backend/ref/*.c src/backend/trt/*.c \
+LIB_SRC := $(wildcard src/base/*.c src/model/*.c src/text/*.c src/backend/*.c src/backend/ref/*.c \
              src/quant/*.c src/sched/*.c src/api/*.c) \
+           $(addprefix src/backend/trt/,open.c manifest.c group.c driver.c) \
            $(if $(WITH_ONNX),$(wildcard src/onnx/*.c)) \
            $(if $(WITH_CPU),$(wildcard src/backend/cpu/*.c))
 CLI_SRC := $(filter-out $(if $(WITH_SERVER),,cli/serve.c),$(wildcard cli/*.c)) \

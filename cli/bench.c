@@ -264,6 +264,8 @@ int cmd_bench(int argc, char **argv) {
          0},
         {"with", 0, CLI_TEXT, &b.t.with, "FILE", "with --table: rows that bench/peers.py wrote", 0,
          0},
+        {"engine", 0, CLI_LIST, &b.t.engines, "FILE",
+         "TensorRT engine of rerank build; --table takes several", 0, 0},
         {"markdown", 0, CLI_BOOL, &b.t.markdown, NULL, "the table as Markdown", 0, 0},
         {"svg", 0, CLI_TEXT, &b.t.svg, "FILE", "with --table: a plot of pairs a second", 0, 0},
         {"json", 0, CLI_BOOL, &b.json, NULL, "one JSON document", 0, 0},
@@ -284,6 +286,10 @@ int cmd_bench(int argc, char **argv) {
     if (!b.table && (b.t.eval || b.t.work || b.t.with || b.t.svg || b.t.markdown))
         return cli_fail("bench", EXIT_USAGE,
                         "--eval, --work, --with, --svg and --markdown are of --table");
+    if (!b.table && b.t.engines.n > 1)
+        return cli_fail("bench", EXIT_USAGE, "--engine: several are for --table");
+    if (!b.table && b.t.engines.n)
+        b.common.engine = b.t.engines.item[0];
     if (!b.docs)
         b.docs = b.lengths ? 1000000 : 100;
     b.ms = malloc((size_t)b.repeat * sizeof *b.ms);

@@ -139,6 +139,9 @@ static rr_status run(calibrate *c, const rr__quant_opts *o, rr_error *err) {
     max_tokens = pairs.max_len > max_tokens ? pairs.max_len : max_tokens;
     if (!s)
         s = watch_open(&w, m, c->common.backend, &c->common, NULL, max_tokens, pairs.n, err);
+    if (!s && !w.backend->observe)
+        s = rr__fail(err, RR_E_UNSUPPORTED, "backend %s cannot show its activations",
+                     w.backend->name);
     if (!s)
         s = rr__collector_open(m, &c->collector, err);
     if (!s)

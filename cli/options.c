@@ -3,6 +3,7 @@
 #include "options.h"
 
 #include "cli.h"
+#include "trt.h"
 
 #include "base/error.h"
 
@@ -68,6 +69,11 @@ static int collect(const cli_command *c, cli_flag *all) {
          0, 0},
         {"max-batch-tokens", 0, CLI_INT, &m->max_batch_tokens, "N",
          "tokens in one forward pass (default 16384)", 0, 1 << 24},
+        {"engine", 0, CLI_TEXT, &m->engine, "FILE", "TensorRT engine of rerank build: backend trt",
+         0, 0},
+        {"rebuild", 0, CLI_BOOL, &m->rebuild, NULL, "make the engine anew where it is stale", 0, 0},
+        {"trt-lib", 0, CLI_TEXT, &m->trt_lib, "DIR",
+         "where TensorRT's libraries are (default $RERANK_TRT_LIB)", 0, 0},
     };
     for (size_t i = 0; i < sizeof common / sizeof common[0] && n < MAX_FLAGS; i++) {
         int own = 0; /* a command may give a common flag a wider meaning */
@@ -359,14 +365,21 @@ const char *cli_model_dir(const cli_common *c) {
 cli_common cli_side(cli_common c) {
     if (!c.precision || (strcmp(c.precision, "int8") != 0 && strcmp(c.precision, "fp8") != 0))
         c.calibration = NULL;
+    if (!trt_chosen(&c)) {
+        c.engine = NULL;
+        c.rebuild = 0;
+    }
     return c;
 }
 
 void cli_engine_opts(const cli_common *c, rr_engine_opts *o) {
-    *o = (rr_engine_opts){.backend = c->backend,
+    const int trt = trt_chosen(c);
+
+    *o = (rr_engine_opts){.backend = trt ? "trt" : c->backend,
                           .precision = c->precision,
                           .devices = c->devices,
-                          .calibration_path = c->calibration,
+                          .plan_path = trt ? c->engine : NULL,
+                          .calibration_path = trt ? NULL : c->calibration,
                           .threads = (int32_t)c->threads,
                           .max_length = (int32_t)c->max_length,
                           .max_batch_tokens = (int32_t)c->max_batch_tokens,
@@ -387,7 +400,9 @@ rr_status cli_open(const cli_common *c, rr_model **model, rr_engine **engine, rr
     *model = NULL;
     *engine = NULL;
     cli_engine_opts(c, &o);
-    s = rr_model_open(cli_model_dir(c), model, err);
+    s = trt_ready(c, err);
+    if (!s)
+        s = rr_model_open(cli_model_dir(c), model, err);
     if (!s)
         s = rr_engine_open(*model, &o, engine, err);
     if (s) {

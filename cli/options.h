@@ -44,7 +44,9 @@ typedef struct cli_rest {
 
 typedef struct cli_common {
     const char *model, *backend, *precision, *devices, *truncation, *side, *calibration;
+    const char *engine, *trt_lib;
     int64_t     threads, max_length, max_query, max_batch_tokens;
+    int         rebuild;
 } cli_common;
 
 typedef struct cli_command {
@@ -79,7 +81,8 @@ int cli_nearest(const char *text, const char *words, char word[64]);
 /* -m, or RERANK_MODEL, or the embedded model beside the program or installed. Never NULL. */
 const char *cli_model_dir(const cli_common *c);
 
-/* The flags of one of several engines that are compared: --calibration is of those in 8 bits only. */
+/* The flags of one of several engines that are compared: --calibration is of those in 8 bits only,
+ * --engine of TensorRT's. */
 cli_common cli_side(cli_common c);
 
 /* Engine options as the flags say. */

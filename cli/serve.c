@@ -4,6 +4,8 @@
  * RERANK_ variables too. Flags win over the environment, the environment over defaults. */
 #include "cli.h"
 #include "options.h"
+#include "trt.h"
+
 #include "server/server.h"
 
 #include <stdio.h>
@@ -21,7 +23,6 @@ static const cli_flag flags[] = {
     {"Engine", 0, CLI_TITLE, NULL, NULL, NULL, 0, 0},
     {"model-name", 0, CLI_TEXT, &server.model_name, "NAME",
      "what clients are told (default: last part of DIR)", 0, 0},
-    {"plan", 0, CLI_TEXT, &more.plan_path, "FILE", "TensorRT engine written by rerank build", 0, 0},
     {"instances", 0, CLI_INT32, &more.instances, "N", "workers a device on one copy of the weights",
      0, INT_MOST},
     {"tokenize-threads", 0, CLI_INT32, &more.tokenize_threads, "N",
@@ -96,7 +97,6 @@ static rr_engine_opts engine_opts(void) {
     rr_engine_opts o;
 
     cli_engine_opts(&common, &o);
-    o.plan_path = more.plan_path;
     o.instances = more.instances;
     o.tokenize_threads = more.tokenize_threads;
     o.max_batch_seqs = more.max_batch_seqs;
@@ -136,13 +136,16 @@ int cmd_serve(int argc, char **argv) {
     server.max_query = (int32_t)common.max_query;
     dir = cli_model_dir(&common);
     rr__server_block_signals(); /* before any thread starts */
-    if (rr_model_open(dir, &model, &err) || rr_engine_open(model, &o, &engine, &err) ||
+    if (trt_ready(&common, &err) || rr_model_open(dir, &model, &err) ||
+        rr_engine_open(model, &o, &engine, &err) ||
         rr__server_open(&server, model, engine, &s, &err)) {
         rc = cli_fail("serve", EXIT_FAILED, "%s", err.text);
         goto done;
     }
     rr_engine_describe(engine, &info);
-    printf("%s  %s on %s, %s\n", rr__server_address(s), dir, info.device, info.precision);
+    printf("%s  %s on %s, %s; weights %.1f MB, each instance %.1f MB more\n", rr__server_address(s),
+           dir, info.device, info.precision, (double)info.weight_bytes / 1e6,
+           (double)info.instance_bytes / 1e6);
     fflush(stdout);
     if (!rr__server_run(s))
         _Exit(EXIT_FAILED); /* something hangs in the engine: closing it would hang too */

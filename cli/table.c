@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "lines.h"
+#include "trt.h"
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -143,40 +144,44 @@ static rr_status measure(rr_engine *e, const table_opts *o, table_row *r, rr_err
     return s;
 }
 
-/* A failure of one engine is its row's reason; only being out of memory ends the table. */
+/* A failure of one engine is its row's reason; only being out of memory ends the table. engine is
+ * TensorRT's file, else NULL; its precision is its own. */
 static rr_status our_row(table *t, judged *j, const table_opts *o, const char *backend,
-                         const char *precision, rr_error *err) {
+                         const char *precision, const char *engine, rr_error *err) {
     cli_common     side = *o->common;
     rr_model      *model = NULL;
-    rr_engine     *engine = NULL;
+    rr_engine     *opened = NULL;
     rr_engine_info info;
     float         *logits = malloc(((size_t)j->pairs.n + 1) * sizeof *logits);
     char           name[48];
     table_row     *r;
     rr_status      s;
 
-    snprintf(name, sizeof name, "rerank.c %s", backend);
-    r = add_row(t, name, precision);
+    snprintf(name, sizeof name, "%s%s", engine ? "" : "rerank.c ", engine ? "TensorRT" : backend);
+    r = add_row(t, name, precision ? precision : "");
     if (!r || !logits) {
         free(logits);
         return rr__fail(err, RR_E_NOMEM, "a table of %zu rows", t->n);
     }
     side.backend = backend;
     side.precision = precision;
+    side.engine = engine;
+    side.calibration = engine ? NULL : side.calibration; /* it holds its own */
     side = cli_side(side);
-    s = cli_open(&side, &model, &engine, err);
+    s = cli_open(&side, &model, &opened, err);
     if (!s) {
         int32_t longest = 1;
 
         for (int64_t i = 0; i < o->docs; i++)
             longest = o->cu[i + 1] - o->cu[i] > longest ? o->cu[i + 1] - o->cu[i] : longest;
-        rr_engine_describe(engine, &info);
+        rr_engine_describe(opened, &info);
+        snprintf(r->precision, sizeof r->precision, "%s", info.precision);
         snprintf(r->device, sizeof r->device, "%s", info.device);
         r->batch = info.max_batch_tokens / longest;
-        s = measure(engine, o, r, err);
+        s = measure(opened, o, r, err);
     }
     if (!s && j->pairs.n)
-        s = score(engine, j->pairs.ids.id, j->pairs.cu, j->pairs.seg, j->pairs.n, logits, err);
+        s = score(opened, j->pairs.ids.id, j->pairs.cu, j->pairs.seg, j->pairs.n, logits, err);
     if (s)
         snprintf(r->why, sizeof r->why, "%s", err->text);
     else if (j->pairs.n && r == table_base(t))
@@ -184,37 +189,79 @@ static rr_status our_row(table *t, judged *j, const table_opts *o, const char *b
     if (!s)
         judge(t, j, r, logits);
     free(logits);
-    rr_engine_close(engine);
+    rr_engine_close(opened);
     rr_model_close(model);
     return RR_OK;
 }
 
+static rr_status missing_row(table *t, const char *engine, const char *precision, const char *why,
+                             rr_error *err) {
+    table_row *r = add_row(t, engine, precision);
+
+    if (!r)
+        return rr__fail(err, RR_E_NOMEM, "a table of %zu rows", t->n);
+    snprintf(r->why, sizeof r->why, "%s", why);
+    return RR_OK;
+}
+
+/* A row for each engine given; fp16 and int8 are always there, if only to say what is missing. */
+static rr_status trt_rows(table *t, judged *j, const table_opts *o, rr_error *err) {
+    static const char *const usual[] = {"fp16", "int8"};
+    const size_t             first = t->n;
+    rr_error                 why = {0};
+    char                     text[256];
+    rr_status                s = trt_lib(o->common, err);
+
+    for (int i = 0; i < o->engines.n && !s; i++) {
+        rr__trt_manifest m;
+
+        if (rr__trt_manifest_read(o->engines.item[i], &m, &why) != RR_OK)
+            s = missing_row(t, "TensorRT", "", why.text, err);
+        else
+            s = our_row(t, j, o, "trt", m.precision, o->engines.item[i], err);
+    }
+    for (int k = 0; k < 2 && !s; k++) {
+        int there = 0;
+
+        for (size_t i = first; i < t->n; i++)
+            there |= strcmp(t->row[i].precision, usual[k]) == 0;
+        if (there)
+            continue;
+        if (rr_backend_probe("trt", &why) == RR_OK)
+            snprintf(text, sizeof text,
+                     "no engine: rerank build --precision %s, then --engine FILE", usual[k]);
+        else
+            snprintf(text, sizeof text, "%s", why.text);
+        s = missing_row(t, "TensorRT", usual[k], text, err);
+    }
+    return s;
+}
+
 static rr_status our_rows(table *t, judged *j, const table_opts *o, rr_error *err) {
-    static const char *const backends[] = {"cpu", "cuda", "trt"};
+    static const char *const backends[] = {"cpu", "cuda"};
     static const char *const precisions[] = {"fp32", "fp16", "bf16", "int8", "fp8"};
+    const char              *only = o->common->backend;
     rr_status                s = RR_OK;
 
-    for (int i = 0; i < 3 && !s; i++) {
+    for (int i = 0; i < 2 && !s; i++) {
         const rr__backend *b;
         rr_error           why = {0};
 
-        if (o->common->backend && strcmp(o->common->backend, backends[i]) != 0)
+        if (only && strcmp(only, backends[i]) != 0)
             continue;
-        if (rr__backend_find(backends[i], &b, &why) || b->probe(&why)) {
-            char       name[48];
-            table_row *r;
+        if (rr__backend_find(backends[i], &b, &why)) {
+            char name[48];
 
-            snprintf(name, sizeof name, i == 2 ? "TensorRT" : "rerank.c %s", backends[i]);
-            r = add_row(t, name, "");
-            if (!r)
-                return rr__fail(err, RR_E_NOMEM, "a table of %zu rows", t->n);
-            snprintf(r->why, sizeof r->why, "%s", why.text);
+            snprintf(name, sizeof name, "rerank.c %s", backends[i]);
+            s = missing_row(t, name, "", why.text, err);
             continue;
         }
         for (int k = 0; k < 5 && !s; k++)
             if (b->precisions & 1u << rr__precision_parse(precisions[k]))
-                s = our_row(t, j, o, backends[i], precisions[k], err);
+                s = our_row(t, j, o, backends[i], precisions[k], NULL, err);
     }
+    if (!s && (!only || strcmp(only, "trt") == 0))
+        s = trt_rows(t, j, o, err);
     return s;
 }
 
@@ -312,11 +359,10 @@ static rr_status peers(table *t, const judged *j, const table_opts *o, rr_error 
     rr_status                s;
 
     for (int i = 0; i < 2 && !o->with; i++) {
-        table_row *r = add_row(t, names[i], "");
-
-        if (!r)
-            return rr__fail(err, RR_E_NOMEM, "a table of %zu rows", t->n);
-        snprintf(r->why, sizeof r->why, "not measured: --work FILE, bench/peers.py, then --with");
+        s = missing_row(t, names[i], "", "not measured: --work FILE, bench/peers.py, then --with",
+                        err);
+        if (s)
+            return s;
     }
     if (!o->with)
         return RR_OK;

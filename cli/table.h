@@ -29,6 +29,7 @@ typedef struct table_opts {
     int32_t           longest;  /* of the model */
     int64_t           docs, repeat, warmup, seconds, seed, queries, candidates;
     const char       *with, *work, *svg, *eval;
+    cli_list          engines; /* of TensorRT, a row each */
     int               json, markdown;
 } table_opts;
 

@@ -2,6 +2,7 @@
 #include "watch.h"
 
 #include "lines.h"
+#include "trt.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,22 +157,25 @@ rr_status watch_open(watch *w, const rr__model *m, const char *what, const cli_c
     const char      *backend, *precision;
     rr__backend_info info;
     rr__calibration *own = NULL;
-    rr__backend_opts o = {
-        .threads = (int32_t)c->threads, .max_batch_tokens = max_tokens, .max_batch_seqs = max_seqs};
-    rr_status s;
+    rr__backend_opts o = {.threads = (int32_t)c->threads,
+                          .max_batch_tokens = max_tokens,
+                          .max_batch_seqs = max_seqs,
+                          .plan_path = c->engine};
+    int              trt;
+    rr_status        s;
 
     *w = (watch){.model = m};
     watch_split(what, buf, &backend, &precision);
-    o.precision = rr__precision_parse(precision ? precision : "fp32");
+    trt = backend && strcmp(backend, "trt") == 0; /* its engine has one precision, and its scales */
+    o.precision = rr__precision_parse(precision ? precision : trt ? "auto" : "fp32");
     if (o.precision == RR__N_PRECISION)
         return rr__fail(err, RR_E_ARG, "\"%s\": no such precision", what);
-    s = rr__backend_find(backend, &w->backend, err);
-    if (!s && !w->backend->observe)
-        s = rr__fail(err, RR_E_UNSUPPORTED, "backend %s cannot show its activations",
-                     w->backend->name);
+    s = trt_lib(c, err);
+    if (!s)
+        s = rr__backend_find(backend, &w->backend, err);
     if (!s && cal)
         s = rr__backend_takes_calibration(w->backend, o.precision, err);
-    if (!s && !cal) /* of what is compared, the file is the 8-bit side's */
+    if (!s && !cal && !trt) /* of what is compared, the file is the 8-bit side's */
         s = rr__backend_calibration(
             w->backend, o.precision, m,
             o.precision == RR__INT8 || o.precision == RR__FP8 ? c->calibration : NULL, &own, err);

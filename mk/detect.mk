@@ -24,8 +24,9 @@ endif
 # modules loaded at run time: cuda, trt (their rules live in mk/parts)
 WITH_CUDA := $(if $(NVCC),$(if $(wildcard src/backend/cuda/*.cu),1))
 
-# TensorRT's headers, from TRT=/path; they need CUDA's beside them. The library itself is opened at
-# run time.
+# TensorRT's headers, from TRT=/path or make tensorrt-headers; they need CUDA's beside them. The
+# library itself is opened at run time.
+TRT          ?= $(wildcard $(BUILD)/tensorrt)
 TRT_INCLUDE  := $(firstword $(dir $(wildcard $(if $(TRT),$(TRT)/include/NvInfer.h $(TRT)/NvInfer.h) \
                   /usr/include/x86_64-linux-gnu/NvInfer.h)))
 CUDA_INCLUDE := $(firstword $(dir $(wildcard $(if $(CUDA),$(CUDA)/include/cuda_runtime_api.h) \
@@ -33,12 +34,13 @@ CUDA_INCLUDE := $(firstword $(dir $(wildcard $(if $(CUDA),$(CUDA)/include/cuda_r
 WITH_TRT     := $(if $(TRT_INCLUDE),$(if $(CUDA_INCLUDE),$(shell command -v g++)))
 MODULES   := $(if $(WITH_CUDA),$(BUILD)/librerank-cuda.so) $(if $(WITH_TRT),$(BUILD)/librerank-trt.so)
 
+comma := ,
 mark = $(if $(1),✓,✗)
 report:
 	@echo "$(call mark,1) $(shell $(CC) --version | head -n 1)"
 	@echo "$(call mark,$(WITH_CPU)) cpu backend    $(if $(WITH_CPU),AVX2 | AVX-512 | AVX-512 BF16 and VNNI | AMX; picked at run time,x86-64 only)"
 	@echo "$(call mark,$(WITH_CUDA)) cuda backend   $(if $(WITH_CUDA),$(NVCC),needs nvcc of the CUDA toolkit on PATH)"
-	@echo "$(call mark,$(WITH_TRT)) TensorRT       $(if $(WITH_TRT),headers in $(TRT_INCLUDE),needs its headers: TRT=/path)"
+	@echo "$(call mark,$(WITH_TRT)) TensorRT       $(if $(WITH_TRT),headers in $(TRT_INCLUDE),$(if $(CUDA_INCLUDE),needs its headers: make tensorrt-headers$(comma) or TRT=/path,needs the CUDA toolkit's headers: CUDA=/path))"
 	@echo "$(call mark,$(WITH_ONNX)) ONNX           $(if $(WITH_ONNX),protobuf-c,needs libprotobuf-c-dev and protobuf-c-compiler: make setup)"
 	@echo "$(call mark,$(WITH_SERVER)) server         $(if $(WITH_SERVER),libmicrohttpd and zlib,needs libmicrohttpd-dev and zlib1g-dev: make setup)"
 	@echo "→ $(BUILD)/rerank, librerank.a, librerank.so$(if $(strip $(MODULES)), and $(notdir $(MODULES)))"

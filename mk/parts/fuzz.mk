@@ -2,7 +2,7 @@
 # A fuzzer NAME finds its seeds in fuzz/seeds/NAME; its corpus grows in $(BUILD)/fuzz/corpus/NAME.
 FUZZERS  := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
 FUZZ_OBJ := $(filter-out $(BUILD)/src/backend/% $(BUILD)/src/sched/% $(BUILD)/src/api/%,$(LIB_OBJ)) \
-            $(BUILD)/cli/lines.o
+            $(BUILD)/cli/lines.o $(BUILD)/src/backend/trt/manifest.o
 
 ## make fuzz [T=name]   run every fuzzer (or those whose name contains it) for ten minutes each
 fuzz: fuzzers

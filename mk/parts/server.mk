@@ -11,10 +11,10 @@ $(BUILD)/server/assets.o: $(SERVER_INC)
 
 # Linked like the real one; the null engine comes before the library and so replaces src/api.
 NULL_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard server/*.c server/*/*.c) cli/serve.c \
-              cli/options.c tests/serve/null_engine.c tests/serve/null_main.c)
+              cli/options.c cli/trt.c cli/export.c cli/lines.c tests/serve/null_engine.c tests/serve/null_main.c)
 $(BUILD)/serve-null: $(NULL_OBJ) $(BUILD)/librerank.a
 	@echo "  link  $@"
-	@$(CC) $(LDFLAGS) -o $@ $(NULL_OBJ) $(BUILD)/librerank.a $(CLI_LIBS) $(LDLIBS)
+	@$(CC) $(LDFLAGS) -o $@ $(NULL_OBJ) $(BUILD)/librerank.a $(LIB_LIBS) $(CLI_LIBS) $(LDLIBS)
 ifneq ($(WITH_SERVER),)
 all: $(BUILD)/serve-null
 endif
@@ -45,7 +45,7 @@ bench-serve: setup-test
 .PHONY: bench-serve
 
 # The dialects' fuzzer needs the server around it, and an engine to tokenize with.
-$(BUILD)/fuzz_request: fuzz/fuzz_request.c $(filter-out %/null_main.o %/serve.o %/options.o,$(NULL_OBJ)) $(BUILD)/librerank.a
+$(BUILD)/fuzz_request: fuzz/fuzz_request.c $(filter-out %/null_main.o $(BUILD)/cli/%,$(NULL_OBJ)) $(BUILD)/librerank.a
 	@echo "  fuzz  $<"
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer,address,undefined -MMD -MP -MF $@.d \
 	    -o $@ $(filter %.c %.o,$^) $(BUILD)/librerank.a $(CLI_LIBS) $(LDLIBS)

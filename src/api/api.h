@@ -45,6 +45,10 @@ rr_status rr__engine_defaults(const rr__model *m, const rr_engine_opts *in, rr_e
 /* "0,1" or "all" to ordinals; *all is 1 for "all". */
 rr_status rr__devices_parse(const char *text, int32_t *ordinal, int32_t *n, int *all,
                             rr_error *err);
+/* A backend takes no sequence longer than most: lower the usual length of a pair and the longest to
+ * it. RR_E_ARG if the caller asked for more. */
+rr_status rr__lengths_within(int32_t asked, int32_t most, int32_t *usual, int32_t *longest,
+                             rr_error *err);
 /* Options of one request, over defaults, for pairs of at most `limit` tokens. */
 rr_status rr__pair_options(const rr__tokenizer *t, const rr_submit_opts *in,
                            const rr_submit_opts *defaults, int32_t limit, rr__pair_opts *out,

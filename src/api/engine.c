@@ -60,7 +60,7 @@ static rr_status start(rr_engine *e, const rr_engine_opts *o, rr_error *err) {
                               .instances = o->instances,
                               .max_batch_tokens = o->max_batch_tokens,
                               .max_batch_seqs = o->max_batch_seqs,
-                              .max_length = e->model->weights->max_length,
+                              .max_length = e->max_length,
                               .max_queue_tokens = o->max_queue_tokens,
                               .max_wait_us = o->max_wait_us,
                               .canary = canary.id,
@@ -105,6 +105,9 @@ static rr_status open_parts(rr_engine *e, const rr_engine_opts *opts, rr_error *
         s = load(e, &o, err);
     e->backend_opts.calibration = NULL;
     rr__calibration_free(calibration);
+    if (s == RR_OK && e->info.max_length)
+        s = rr__lengths_within(opts ? opts->max_length : 0, e->info.max_length,
+                               &e->defaults.max_length, &e->max_length, err);
     if (s == RR_OK && o.tokenize_threads > 1)
         s = rr__pool_open(o.tokenize_threads, 0, &e->pool, err);
     if (s == RR_OK && o.cache_tokens > 0)

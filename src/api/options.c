@@ -98,6 +98,16 @@ rr_status rr__devices_parse(const char *text, int32_t *ordinal, int32_t *n, int 
     return RR_OK;
 }
 
+rr_status rr__lengths_within(int32_t asked, int32_t most, int32_t *usual, int32_t *longest,
+                             rr_error *err) {
+    if (asked > most)
+        return rr__fail(err, RR_E_ARG, "max_length is %d; this engine takes %d", (int)asked,
+                        (int)most);
+    *usual = *usual < most ? *usual : most;
+    *longest = *longest < most ? *longest : most;
+    return RR_OK;
+}
+
 rr_status rr__pair_options(const rr__tokenizer *t, const rr_submit_opts *in,
                            const rr_submit_opts *defaults, int32_t limit, rr__pair_opts *out,
                            rr_error *err) {

@@ -11,7 +11,7 @@
 #include "model/calibration.h"
 #include "model/model.h"
 
-#define RR__BACKEND_ABI 2 /* raise when anything here changes: modules are loaded at run time */
+#define RR__BACKEND_ABI 3 /* raise when anything here changes: modules are loaded at run time */
 
 typedef enum rr__precision {
     RR__AUTO, /* the fastest the machine has, within the accuracy the README states */
@@ -47,6 +47,7 @@ typedef struct rr__backend_info {
     char          device[96];     /* "AMD EPYC, avx512_bf16, 2 threads" */
     uint64_t      weight_bytes;   /* once a device                    */
     uint64_t      instance_bytes; /* each instance                    */
+    int32_t       max_length;     /* longest sequence; 0 = the model's */
 } rr__backend_info;
 
 /* One named activation of a forward pass, row-major fp32 on the host: rows are tokens of the batch

@@ -28,7 +28,8 @@ static module modules[] = {
     {"cuda", "librerank-cuda.so", "rr__backend_cuda",
      "build with the CUDA toolkit's nvcc on PATH: `make cuda`", NULL, ""},
     {"trt", "librerank-trt.so", "rr__backend_trt",
-     "this version builds TensorRT engines (rerank build) and does not run them", NULL, ""},
+     "build it with TensorRT's headers: `make tensorrt-headers trt`, or `make trt TRT=/path`", NULL,
+     ""},
 };
 enum { N_MODULE = sizeof modules / sizeof modules[0] };
 static pthread_once_t modules_once = PTHREAD_ONCE_INIT;

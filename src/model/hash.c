@@ -33,6 +33,10 @@ static uint64_t tensor(uint64_t h, const rr__tensor *t) {
     return mix(h, t->data, t->bytes);
 }
 
+void rr__bytes_hash(const void *bytes, size_t size, char out[17]) {
+    snprintf(out, 17, "%016llx", (unsigned long long)mix(mix(2, &size, sizeof size), bytes, size));
+}
+
 void rr__model_hash(const rr__model *m, char out[17]) {
     int32_t  dims[] = {m->n_layer, m->d_model,    m->n_head, m->d_ff,  m->vocab_size,
                        m->n_pos,   m->pos_offset, m->n_type, m->pad_id};

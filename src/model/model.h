@@ -69,6 +69,8 @@ void rr__model_positions(const rr__model *m, const int32_t *tok, int32_t n, int3
 /* 64 bits over the configuration's numbers and every byte of every tensor, as 16 hex digits: two
  * models that agree in it are the same. Reads the whole file (about a second for 2 GB). */
 void rr__model_hash(const rr__model *m, char out[17]);
+/* The same for a file's bytes. */
+void rr__bytes_hash(const void *bytes, size_t size, char out[17]);
 
 /* Copy elements [first, first + n) of a tensor to fp32. The range must lie inside. */
 void rr__tensor_f32(const rr__tensor *t, size_t first, size_t n, float *out);

@@ -2,6 +2,8 @@
  * numbers themselves are the business of tests/backend. */
 #include "api/tiny_model.h"
 
+#include "api/api.h"
+
 #include <criterion/criterion.h>
 #include <math.h>
 #include <pthread.h>
@@ -54,6 +56,19 @@ Test(api, scores_the_same_by_every_way_in) {
     rr_engine_close(e);
     rr_model_close(m);
     tiny_model_remove(&t);
+}
+
+/* An engine of TensorRT takes what its profiles take, whatever the model could. */
+Test(api, lengths_are_lowered_to_what_a_backend_takes) {
+    int32_t  usual = 512, longest = 8192;
+    rr_error err = {0};
+
+    cr_assert_eq(rr__lengths_within(0, 1024, &usual, &longest, &err), RR_OK);
+    cr_assert(usual == 512 && longest == 1024);
+    cr_assert_eq(rr__lengths_within(128, 128, &usual, &longest, &err), RR_OK);
+    cr_assert(usual == 128 && longest == 128);
+    cr_assert_eq(rr__lengths_within(129, 128, &usual, &longest, &err), RR_E_ARG);
+    cr_assert(strstr(err.text, "129") && strstr(err.text, "takes 128"), "%s", err.text);
 }
 
 Test(api, describes_model_and_engine) {

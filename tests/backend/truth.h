@@ -58,7 +58,7 @@ static void truth_close(truth *t) {
 }
 
 /* Sequences [first, first + n) as a batch of their own; free cu. */
-static rr__batch truth_batch(const truth *t, int32_t first, int32_t n) {
+static inline rr__batch truth_batch(const truth *t, int32_t first, int32_t n) {
     int32_t  *cu = malloc(((size_t)n + 1) * sizeof *cu);
     rr__batch b = {.n_seq = n, .tok = t->ids + t->cu[first], .cu = cu, .seg = t->seg + first};
 

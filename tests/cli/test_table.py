@@ -57,7 +57,7 @@ def test_rows_and_reasons(tmp_path, exact):
     ours = [r for k, r in rows.items() if k[0] == "rerank.c cpu"]
     assert {r["precision"] for r in ours} == {"fp32", "bf16", "int8"} and all(r["mean_ms"] > 0 for r in ours)
     assert "logit_error" not in rows["rerank.c cpu", "fp32"] and 0 < rows["rerank.c cpu", "int8"]["logit_error"] < 0.3
-    assert out["version"] and rows["TensorRT", ""]["why"]
+    assert out["version"] and rows["TensorRT", "fp16"]["why"] and rows["TensorRT", "int8"]["why"]
     assert rows["Absent", "fp16"] == {"engine": "Absent", "precision": "fp16", "why": "no card"}
     good, bad = rows["Engine <&> X", "fp32"], rows["Upside down", "fp32"]
     assert (good["p50_ms"], good["p99_ms"], good["mean_ms"], good["pairs_per_s"]) == (2, 3, 2, 2500)
@@ -73,6 +73,15 @@ def test_text_and_markdown(tmp_path):
     lines = [line for line in run(*WORK, "--markdown").splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1 and lines[1].startswith("|---")
     assert "--table" in run("bench", "--markdown", code=2)
+
+
+def test_an_engine_that_is_not_right_is_a_row_that_says_why(tmp_path):
+    out = json.loads(run("bench", "--table", "--docs", "2", "--repeat", "1", "--warmup", "0", "-m", ROOT / "tests/data/tiny-xlmr", "--json",
+                         "--engine", tmp_path / "a.plan", "--engine", tmp_path / "b.plan", "--backend", "trt"))
+    why = [(r["precision"], r["why"]) for r in out["rows"] if r["engine"] == "TensorRT"]
+    assert len(why) == 4 and "a.plan.json: No such file" in why[0][1] and "b.plan.json" in why[1][1]
+    assert [p for p, _ in why[2:]] == ["fp16", "int8"] and all(w for _, w in why)
+    assert "several are for --table" in run("bench", "--engine", "a", "--engine", "b", code=2)
 
 
 @pytest.mark.parametrize("rows,says", [

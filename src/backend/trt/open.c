@@ -13,7 +13,7 @@ rr_status rr__trt_open(const rr__trt_api **out, rr_error *err) {
     if (!h)
         return rr__fail(
             err, RR_E_UNSUPPORTED,
-            "the TensorRT module is not here (%.100s); build it with TensorRT's headers: "
+            "the TensorRT module is not here (%.90s); build it: make tensorrt-headers trt, or "
             "make trt TRT=/path",
             why);
     api = dlsym(h, "rr__trt");

@@ -1,102 +1,68 @@
-// shim.cpp - TensorRT's C++ interface behind the table of trt.h; calls only, no policy.
+// shim.cpp - building: TensorRT's C++ interface behind the table of trt.h; calls only, no policy.
 //
-// Compiled against the headers of TensorRT 10 or 11. The libraries are opened by name at run time:
-// TensorRT of the headers' major version, or TensorRT-RTX 1, whose interfaces are the same.
-#include <NvInfer.h>
+// Compiled against the headers of TensorRT 10 or 11, or of TensorRT-RTX 1. The libraries are opened
+// by name at run time: TensorRT of the headers' major version, or TensorRT-RTX 1, whose interfaces
+// are the same.
+#include "backend/trt/shim.hpp"
+
 #include <NvOnnxParser.h>
 
-#include <cstdio>
+#include <cstdlib>
 #include <cstring>
-#include <dlfcn.h>
 #include <memory>
-#include <string>
-#include <vector>
-
-extern "C" {
-#include "backend/trt/trt.h"
-}
 
 using namespace nvinfer1;
+using namespace rr__trt_shim;
 
 namespace {
 
-rr_status fail(rr_error *err, rr_status status, std::string const &text) {
-    if (err) {
-        err->status = status;
-        std::snprintf(err->text, sizeof err->text, "%s", text.c_str());
-    }
-    return status;
-}
-
-class Logger : public ILogger {
-  public:
-    Logger(void (*fn)(void *, int, const char *), void *to) : log_fn(fn), user(to) {}
-    void log(Severity severity, AsciiChar const *text) noexcept override {
-        if (severity <= Severity::kERROR && first_error.empty())
-            first_error = text;
-        if (log_fn && severity <= Severity::kWARNING)
-            log_fn(user, severity <= Severity::kERROR, text);
-    }
-    std::string first_error;
-
-  private:
-    void (*log_fn)(void *, int, const char *);
-    void *user;
-};
-
 class Progress : public IProgressMonitor {
   public:
-    explicit Progress(rr__trt_build_opts const *opts) : o(opts) {}
-    void phaseStart(char const *phase, char const *, int32_t n) noexcept override {
-        steps = n;
-        o->progress(o->user, phase, 0, n);
+    explicit Progress(rr__trt_build_opts const *opts) : o(opts) {
+    }
+    void phaseStart(char const *phase, char const *parent, int32_t n) noexcept override {
+        o->progress(o->user, phase, parent ? parent : "", 0, n);
     }
     bool stepComplete(char const *phase, int32_t step) noexcept override {
-        o->progress(o->user, phase, step + 1, steps > step ? steps : step + 1);
+        o->progress(o->user, phase, nullptr, step + 1, INT32_MAX);
         return true;
     }
-    void phaseFinish(char const *) noexcept override {}
+    void phaseFinish(char const *phase) noexcept override {
+        o->progress(o->user, phase, nullptr, INT32_MAX, INT32_MAX);
+    }
 
   private:
     rr__trt_build_opts const *o;
-    int32_t                   steps = 0;
 };
 
-// Both shared objects of one TensorRT flavour; stays open for the life of the process, since
-// TensorRT does not support being unloaded.
-struct Library {
-    void *infer = nullptr, *parser = nullptr;
-    char  name[64] = "";
-    template <typename F> F find(void *from, char const *symbol) const {
-        return reinterpret_cast<F>(dlsym(from, symbol));
-    }
-};
+} // namespace
 
-void *open_so(char const *dir, std::string const &file) {
-    std::string path = dir ? std::string(dir) + "/" + file : file;
-
-    return dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
-}
-
-rr_status open_library(char const *dir, Library *lib, rr_error *err) {
+rr_status rr__trt_shim::open_library(char const *dir, bool with_parser, Library *lib,
+                                     rr_error *err) {
     std::string const major = std::to_string(NV_TENSORRT_MAJOR);
     struct {
         char const *title;
         std::string infer, parser;
     } const flavour[] = {
+#ifndef TRT_MAJOR_RTX
         {"TensorRT", "libnvinfer.so." + major, "libnvonnxparser.so." + major},
+#endif
         {"TensorRT-RTX", "libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1"},
     };
 
+    if (!dir)
+        dir = std::getenv("RERANK_TRT_LIB");
+    std::string const at = dir && *dir ? dir + std::string("/") : "";
     for (auto const &f : flavour) {
-        lib->infer = open_so(dir, f.infer);
+        lib->infer = dlopen((at + f.infer).c_str(), RTLD_NOW | RTLD_GLOBAL);
         if (!lib->infer)
             continue;
-        lib->parser = open_so(dir, f.parser);
-        if (!lib->parser)
+        lib->parser =
+            with_parser ? dlopen((at + f.parser).c_str(), RTLD_NOW | RTLD_GLOBAL) : nullptr;
+        if (with_parser && !lib->parser)
             return fail(err, RR_E_UNSUPPORTED, "found " + f.infer + " but not " + f.parser);
         auto part = [&](char const *symbol) {
-            auto fn = lib->find<int32_t (*)()>(lib->infer, symbol);
+            auto fn = find<int32_t (*)()>(lib->infer, symbol);
             return fn ? fn() : 0;
         };
         std::snprintf(lib->name, sizeof lib->name, "%s %d.%d.%d", f.title,
@@ -105,14 +71,12 @@ rr_status open_library(char const *dir, Library *lib, rr_error *err) {
         return RR_OK;
     }
     return fail(err, RR_E_UNSUPPORTED,
-                "no libnvinfer.so." + major + " and no libtensorrt_rtx.so.1 " +
-                    (dir ? std::string("in ") + dir : std::string("on the loader's path")) +
+                "no " + flavour[0].infer + " and no libtensorrt_rtx.so.1 " +
+                    (at.empty() ? "on the loader's path" : "in " + at) +
                     "; pip install tensorrt-rtx-cu13-libs gives one (--trt-lib DIR)");
 }
 
-Dims2 shape(int32_t const (&d)[2]) {
-    return Dims2{d[0], d[1]};
-}
+namespace {
 
 rr_status add_profiles(IBuilder *builder, INetworkDefinition *net, IBuilderConfig *config,
                        rr__trt_build_opts const *o, rr_error *err) {
@@ -120,112 +84,109 @@ rr_status add_profiles(IBuilder *builder, INetworkDefinition *net, IBuilderConfi
         IOptimizationProfile *profile = builder->createOptimizationProfile();
 
         for (int32_t i = 0; i < net->getNbInputs(); i++) {
-            char const *name = net->getInput(i)->getName();
-
-            profile->setDimensions(name, OptProfileSelector::kMIN, shape(o->profile[p].min));
-            profile->setDimensions(name, OptProfileSelector::kOPT, shape(o->profile[p].opt));
-            profile->setDimensions(name, OptProfileSelector::kMAX, shape(o->profile[p].max));
+            auto set = [&](OptProfileSelector select, int32_t const *d) {
+                profile->setDimensions(net->getInput(i)->getName(), select, Dims2{d[0], d[1]});
+            };
+            set(OptProfileSelector::kMIN, o->profile[p].min);
+            set(OptProfileSelector::kOPT, o->profile[p].opt);
+            set(OptProfileSelector::kMAX, o->profile[p].max);
         }
         if (!profile->isValid() || config->addOptimizationProfile(profile) < 0)
-            return fail(err, RR_E_ARG, "profile " + std::to_string(p) + " is not min <= opt <= max");
+            return fail(err, RR_E_ARG,
+                        "profile " + std::to_string(p) + " is not min <= opt <= max");
     }
     return RR_OK;
 }
 
-std::vector<char> read_all(char const *path) {
-    std::vector<char> bytes;
-    std::FILE        *f = path ? std::fopen(path, "rb") : nullptr;
-    char              buffer[1 << 16];
-
-    while (f) {
-        size_t n = std::fread(buffer, 1, sizeof buffer, f);
-        if (!n)
-            break;
-        bytes.insert(bytes.end(), buffer, buffer + n);
-    }
-    if (f)
-        std::fclose(f);
-    return bytes;
-}
-
-rr_status write_all(char const *path, IHostMemory const &memory, rr_error *err) {
-    std::string part = std::string(path) + ".part";
-    std::FILE  *f = std::fopen(part.c_str(), "wb");
-    bool        ok = f && std::fwrite(memory.data(), 1, memory.size(), f) == memory.size();
-
-    ok = f && std::fclose(f) == 0 && ok && std::rename(part.c_str(), path) == 0;
-    if (!ok)
-        std::remove(part.c_str());
-    return ok ? RR_OK : fail(err, RR_E_IO, std::string(path) + ": cannot be written");
-}
-
 rr_status parse(Library const &lib, INetworkDefinition *net, Logger *logger, char const *path,
                 std::unique_ptr<nvonnxparser::IParser> *keep, rr_error *err) {
-    auto create = lib.find<void *(*)(void *, void *, int)>(lib.parser, "createNvOnnxParser_INTERNAL");
+    auto create = find<void *(*)(void *, void *, int)>(lib.parser, "createNvOnnxParser_INTERNAL");
 
-    if (!create)
-        return fail(err, RR_E_UNSUPPORTED, std::string(lib.name) + " has no ONNX parser");
-    keep->reset(static_cast<nvonnxparser::IParser *>(
-        create(net, logger, NV_ONNX_PARSER_VERSION)));
+    if (create)
+        keep->reset(
+            static_cast<nvonnxparser::IParser *>(create(net, logger, NV_ONNX_PARSER_VERSION)));
     if (!*keep)
-        return fail(err, RR_E_UNSUPPORTED, std::string(lib.name) + " refused to make a parser");
+        return fail(err, RR_E_UNSUPPORTED, std::string(lib.name) + " has no ONNX parser for us");
     if ((*keep)->parseFromFile(path, static_cast<int>(ILogger::Severity::kWARNING)))
         return RR_OK;
-    std::string why = (*keep)->getNbErrors() ? (*keep)->getError(0)->desc() : logger->first_error;
-    return fail(err, RR_E_FORMAT, std::string(path) + ": " + lib.name + " says " + why);
+    return fail(err, RR_E_FORMAT,
+                std::string(path) + ": " + lib.name + " says " +
+                    ((*keep)->getNbErrors() ? (*keep)->getError(0)->desc() : logger->take()));
 }
 
-rr_status build(rr__trt_build_opts const *o, char const *onnx_path, char const *plan_path,
-                rr_error *err) {
+// The headers of TensorRT-RTX's own SDK have setComputeCapability, TensorRT's have not.
+template <typename Config>
+auto set_target(Config *config, int32_t sm) -> decltype(config->setNbComputeCapabilities(1)) {
+    using Capability = decltype(config->getComputeCapability(0));
+
+    return !sm || (config->setNbComputeCapabilities(1) &&
+                   config->setComputeCapability(static_cast<Capability>(sm), 0));
+}
+bool set_target(void *, int32_t sm) {
+    return !sm;
+}
+template <typename C> constexpr auto has_target(int) -> decltype(&C::setNbComputeCapabilities, 1) {
+    return 1;
+}
+template <typename C> constexpr int has_target(long) {
+    return 0;
+}
+
+rr_status build(rr__trt_build_opts const *o, char const *onnx_path, rr_error *err) {
     Library   lib;
     Logger    logger(o->log, o->user);
     Progress  progress(o);
-    rr_status s = open_library(o->lib_dir, &lib, err);
+    rr_status s = open_library(o->lib_dir, true, &lib, err);
 
     if (s)
         return s;
-    auto create = lib.find<void *(*)(void *, int32_t)>(lib.infer, "createInferBuilder_INTERNAL");
+    auto create = find<void *(*)(void *, int32_t)>(lib.infer, "createInferBuilder_INTERNAL");
     std::unique_ptr<IBuilder> builder(
         create ? static_cast<IBuilder *>(create(&logger, NV_TENSORRT_VERSION)) : nullptr);
     if (!builder)
-        return fail(err, RR_E_UNSUPPORTED, std::string(lib.name) + ": no builder: " + logger.first_error);
+        return fail(err, RR_E_UNSUPPORTED,
+                    std::string(lib.name) + ": no builder: " + logger.take());
     // Strongly typed: precisions are those of the ONNX file, Q/DQ pairs included.
-    std::unique_ptr<INetworkDefinition>    net(builder->createNetworkV2(1u << 0));
+    std::unique_ptr<INetworkDefinition>    net(builder->createNetworkV2(
+           1u << static_cast<uint32_t>(NetworkDefinitionCreationFlag::kSTRONGLY_TYPED)));
     std::unique_ptr<IBuilderConfig>        config(builder->createBuilderConfig());
     std::unique_ptr<nvonnxparser::IParser> parser;
     if (!net || !config)
-        return fail(err, RR_E_NOMEM, std::string(lib.name) + ": " + logger.first_error);
+        return fail(err, RR_E_NOMEM, std::string(lib.name) + ": " + logger.take());
     if ((s = parse(lib, net.get(), &logger, onnx_path, &parser, err)) ||
         (s = add_profiles(builder.get(), net.get(), config.get(), o, err)))
         return s;
+    if (!set_target(config.get(), o->target))
+        return fail(err, RR_E_UNSUPPORTED,
+                    lib.name + (" cannot build for sm_" + std::to_string(o->target)));
     if (o->workspace)
         config->setMemoryPoolLimit(MemoryPoolType::kWORKSPACE, o->workspace);
     if (o->progress)
         config->setProgressMonitor(&progress);
-    std::vector<char>             cached = read_all(o->timing_cache);
     std::unique_ptr<ITimingCache> cache;
-    if (o->timing_cache) {
-        cache.reset(config->createTimingCache(cached.data(), cached.size()));
+    if (o->keep_cache) {
+        cache.reset(config->createTimingCache(o->cache, o->cache_bytes));
         if (cache)
             config->setTimingCache(*cache, false);
     }
     std::unique_ptr<IHostMemory> plan(builder->buildSerializedNetwork(*net, *config));
     if (!plan)
-        return fail(err, RR_E_DEVICE, std::string(lib.name) + ": " + logger.first_error);
+        return fail(err, RR_E_DEVICE, std::string(lib.name) + ": " + logger.take());
     if (cache) {
         std::unique_ptr<IHostMemory> bytes(cache->serialize());
-        if (bytes && (s = write_all(o->timing_cache, *bytes, err)))
+        if (bytes && (s = o->keep_cache(o->user, bytes->data(), bytes->size(), err)))
             return s;
     }
-    return write_all(plan_path, *plan, err);
+    return o->keep_plan(o->user, plan->data(), plan->size(), err);
 }
 
 rr_status probe(char const *lib_dir, rr__trt_about *about, rr_error *err) {
     Library   lib;
-    rr_status s = open_library(lib_dir, &lib, err);
+    rr_status s = open_library(lib_dir, false, &lib, err);
 
     if (!s) {
         std::memcpy(about->library, lib.name, sizeof lib.name);
+        about->targets = has_target<IBuilderConfig>(0);
         about->headers = NV_TENSORRT_MAJOR * 10000 + NV_TENSORRT_MINOR * 100 + NV_TENSORRT_PATCH;
     }
     return s;

@@ -1,0 +1,61 @@
+"""Engines at the command line, without TensorRT: which flags go together, and that an engine that is not right is refused
+with its reason even where none could run. What needs the real library is in test_rtx.py."""
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RERANK = str(ROOT / os.environ.get("BUILD", "build") / "rerank")
+MODEL = ROOT / "tests/data/tiny-xlmr"
+PROFILES = [{"min": [1, 1], "opt": [2, 8], "max": [4, 16]}]
+
+
+def run(*args, code=1):
+    p = subprocess.run([RERANK, *map(str, args)], capture_output=True, text=True, timeout=60)
+    assert p.returncode == code, p.stderr
+    return p.stderr
+
+
+def engine(tmp_path, **change):
+    path = tmp_path / "e.plan"
+    path.write_bytes(b"not an engine")
+    manifest = {"rerank_engine": 2, "library": "TensorRT-RTX 1.7.1", "model_hash": "0123456789abcdef", "plan_hash": "0123456789abcdef",
+                "precision": "fp16", "opset": 17, "bytes": 13, "profiles": PROFILES} | change
+    Path(f"{path}.json").write_text(json.dumps(manifest))
+    return path
+
+
+SCORE = ("score", "-m", MODEL, "-q", "a", "b")
+
+
+@pytest.mark.parametrize("flags,says", [
+    (("--backend", "trt"), "--backend trt needs --engine FILE"),
+    (("--backend", "cpu", "--engine", "x"), "--engine is for --backend trt, not cpu"),
+    (("--rebuild",), "--rebuild needs the engine"),
+    (("--engine", "x", "--calibration", "y"), "give --calibration to rerank build"),
+    (("--engine", "/nowhere/x"), "/nowhere/x.json: No such file"),
+    (("--engine", "/nowhere/x", "--rebuild"), "--rebuild needs the profiles of the engine")])
+def test_flags_that_do_not_go_together(flags, says):
+    assert says in run(*SCORE, *flags)
+
+
+def test_a_stale_engine_is_refused_with_the_reason(tmp_path):
+    for command in (SCORE, ("info", "-m", MODEL), ("bench", "-m", MODEL)):
+        assert "e.plan was made from other weights (0123456789abcdef) than this model's (" in run(*command, "--engine", engine(tmp_path))
+
+
+def test_a_file_that_is_not_the_manifests_is_refused(tmp_path):
+    said = run(*SCORE, "--engine", engine(tmp_path))
+    here = said.split("this model's (")[1][:16]
+    assert "not the file that its manifest describes" in run(*SCORE, "--engine", engine(tmp_path, model_hash=here))
+
+
+def test_a_manifest_of_another_version_names_the_remedy(tmp_path):
+    assert "rerank build" in run(*SCORE, "--engine", engine(tmp_path, rerank_engine=1))
+
+
+def test_build_takes_no_engine():
+    assert "-o FILE is written" in run("build", "-m", MODEL, "-o", "/nowhere/x", "--engine", "y", code=2)
