@@ -98,7 +98,8 @@ typedef struct rr_engine_opts {
     const char   *backend;          /* "ref", "cpu", "cuda", "trt"; NULL = best that runs here  */
     const char   *precision;        /* "fp32", "bf16", "fp16", "int8", "fp8"; NULL = "auto"     */
     const char   *devices;          /* "0", "0,1", "all"; ignored by cpu and ref; NULL = "0"    */
-    const char   *plan_path;        /* trt only: engine file from `rerank build`                */
+    const char   *plan_path;        /* trt only: engine file from `rerank build`; TensorRT is
+                                       looked for in $RERANK_TRT_LIB, then on the loader's path   */
     const char   *calibration_path; /* 8 bits: file of `rerank calibrate`, or "none"; NULL = the
                                        model folder's calibration.int8.json (or .fp8.json), if any */
     int32_t       instances;        /* workers a device over one copy of the weights; 0 = 1     */

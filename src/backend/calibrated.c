@@ -15,8 +15,8 @@ rr_status rr__backend_takes_calibration(const rr__backend *b, rr__precision p, r
                             rr__precision_name((rr__precision)i), rr__precision_name(p),
                             rr__precision_name((rr__precision)i));
     return rr__fail(err, RR_E_UNSUPPORTED,
-                    "%s takes no calibration: its 8-bit scales are measured in each pass or follow "
-                    "from the weights",
+                    "%s takes no calibration: its 8-bit scales are measured in each pass, follow "
+                    "from the weights, or are in its engine",
                     b->name);
 }
 

@@ -28,8 +28,9 @@ static module modules[] = {
     {"cuda", "librerank-cuda.so", "rr__backend_cuda",
      "build with the CUDA toolkit's nvcc on PATH: `make cuda`", NULL, ""},
     {"trt", "librerank-trt.so", "rr__backend_trt",
-     "build it with TensorRT's headers: `make tensorrt-headers trt`, or `make trt TRT=/path`", NULL,
-     ""},
+     "build it with TensorRT's headers: `make tensorrt-headers && make trt`, or `make trt "
+     "TRT=/path`",
+     NULL, ""},
 };
 enum { N_MODULE = sizeof modules / sizeof modules[0] };
 static pthread_once_t modules_once = PTHREAD_ONCE_INIT;

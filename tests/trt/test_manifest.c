@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define SET(field, text) snprintf(field, sizeof field, "%s", text)
+
 static rr__trt_manifest sample(void) {
     return (rr__trt_manifest){
         .library = "TensorRT-RTX 1.7.1",
@@ -169,7 +171,7 @@ Test(stale, every_difference_is_named) {
     h.plan_hash[0] = '0';
     stale(&m, &h, "not the file that its manifest describes");
     h = same(&m);
-    strcpy(h.library + 13, "1.8.0");
+    SET(h.library, "TensorRT-RTX 1.8.0");
     stale(&m, &h, "made by TensorRT-RTX 1.7.1, here is TensorRT-RTX 1.8.0");
     h = same(&m);
     h.sm = 120;
@@ -178,7 +180,7 @@ Test(stale, every_difference_is_named) {
     h.cuda = 12080;
     stale(&m, &h, "made with CUDA 13.0, the driver here knows 12.8");
     h = same(&m);
-    strcpy(h.driver, "575.57.08");
+    SET(h.driver, "575.57.08");
     stale(&m, &h, "made with driver 580.159.04, here is the older 575.57.08");
 }
 
@@ -186,10 +188,10 @@ Test(stale, a_newer_driver_is_no_difference) {
     rr__trt_manifest m = sample();
     rr__trt_here     h = same(&m);
 
-    strcpy(h.driver, "590.1");
+    SET(h.driver, "590.1");
     h.cuda = 13010;
     fresh(&m, &h);
-    strcpy(h.driver, "580.2"); /* another of the same branch */
+    SET(h.driver, "580.2"); /* another of the same branch */
     fresh(&m, &h);
 }
 
@@ -199,11 +201,11 @@ Test(stale, tensorrt_is_bound_to_its_card_and_rtx_is_not) {
 
     m.target = 0;
     h = same(&m);
-    strcpy(h.gpu, "NVIDIA RTX 5090");
+    SET(h.gpu, "NVIDIA RTX 5090");
     h.sm = 120;
     fresh(&m, &h); /* RTX compiles its kernels on the card that runs them */
-    strcpy(m.library, "TensorRT 11.1.0");
-    strcpy(h.library, "TensorRT 11.1.0");
+    SET(m.library, "TensorRT 11.1.0");
+    SET(h.library, "TensorRT 11.1.0");
     stale(&m, &h, "made on NVIDIA L4 (sm_89), here is NVIDIA RTX 5090 (sm_120)");
     h.sm = 89; /* the same architecture with other timings */
     stale(&m, &h, "made on NVIDIA L4 (sm_89)");
@@ -223,8 +225,8 @@ Test(stale, an_engine_made_without_a_card_asks_nothing_of_the_driver) {
     h = same(&m);
     h.sm = 89;
     h.cuda = 12080;
-    strcpy(h.gpu, "NVIDIA L4");
-    strcpy(h.driver, "570.1");
+    SET(h.gpu, "NVIDIA L4");
+    SET(h.driver, "570.1");
     fresh(&m, &h);
 }
 

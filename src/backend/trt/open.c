@@ -11,11 +11,11 @@ rr_status rr__trt_open(const rr__trt_api **out, rr_error *err) {
     const rr__trt_api *api;
 
     if (!h)
-        return rr__fail(
-            err, RR_E_UNSUPPORTED,
-            "the TensorRT module is not here (%.90s); build it: make tensorrt-headers trt, or "
-            "make trt TRT=/path",
-            why);
+        return rr__fail(err, RR_E_UNSUPPORTED,
+                        "the TensorRT module is not here (%.90s); build it: make tensorrt-headers "
+                        "&& make trt, or "
+                        "make trt TRT=/path",
+                        why);
     api = dlsym(h, "rr__trt");
     if (!api || api->abi != RR__TRT_ABI)
         return rr__fail(err, RR_E_UNSUPPORTED, "librerank-trt.so is of another version");
