@@ -162,7 +162,7 @@ static void choose_calibration(trt_build *b, const char *dir) {
 
     if (b->m.calibration[0] || strcmp(b->m.precision, "int8") != 0)
         return;
-    if (snprintf(own, sizeof own, "%.900s/" RR__CALIBRATION_FILE, dir) < (int)sizeof own &&
+    if (snprintf(own, sizeof own, "%.900s/calibration.int8.json", dir) < (int)sizeof own &&
         access(own, R_OK) == 0)
         memcpy(b->m.calibration, own, sizeof own);
 }

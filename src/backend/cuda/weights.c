@@ -150,8 +150,7 @@ static rr_status linear(loader *l, const rr__tensor *const w[], const rr__tensor
     return s;
 }
 
-/* *scale = the power of two from the largest magnitude w can give behind LayerNorm (g, b), over
- * E4M3's 448, on: dividing by it rounds nothing. */
+/* *scale = the largest magnitude w can give behind LayerNorm (g, b), over E4M3's 448 */
 static rr_status bound(loader *l, const rr__tensor *w, const float *g, const float *b,
                        const float *bias, float *scale) {
     const int32_t out = (int32_t)w->shape[0], in = (int32_t)w->shape[1];
@@ -174,7 +173,7 @@ static rr_status bound(loader *l, const rr__tensor *w, const float *g, const flo
     for (int32_t i = 0; s == RR_OK && i < out; i++)
         top = host[i] > top ? host[i] : top;
     free(host);
-    *scale = exp2f(ceilf(log2f(top / 448)));
+    *scale = top / 448;
     return s;
 }
 
