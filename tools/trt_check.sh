@@ -6,10 +6,11 @@
 # engines in $BUILD/trt_check. Exit status: 0 all well, 1 something fails, 77 no card or the library
 # refuses it (what it said is printed).
 cd "$(dirname "$0")/.." || exit 1
-BUILD=${BUILD:-build} libs=${1:?usage: tools/trt_check.sh LIBS [HEADERS]} headers=${2:-}
+mkdir -p "${BUILD:=build}" && BUILD=$(cd "$BUILD" && pwd) || exit 1
+libs=${1:?usage: tools/trt_check.sh LIBS [HEADERS]} headers=${2:-}
 work=$BUILD/trt_check model=models/mini bad=0
 mkdir -p "$work"
-export RERANK_TRT_LIB=$libs LD_LIBRARY_PATH="$PWD/$BUILD:$libs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export RERANK_TRT_LIB=$libs LD_LIBRARY_PATH="$BUILD:$libs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 rerank=$BUILD/rerank
 say() { if [ "$1" = 0 ]; then echo "✓ $2"; else echo "✗ $2"; bad=1; fi; }
 step() { # name command...: output into a log, the end of it shown on failure
