@@ -10,6 +10,7 @@ CUDA_CODE := $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
 NVCCFLAGS ?= -std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-Wall
 
 CFLAGS_src_backend_cuda += -isystem $(CUDA)/include
+$(BUILD)/tests/backend/test_cuda_plan: CPPFLAGS += -isystem $(CUDA)/include -DRR_WITH_CUDA
 
 ## make cuda            only the CUDA module, $(BUILD)/librerank-cuda.so
 cuda: $(BUILD)/librerank-cuda.so

@@ -189,6 +189,142 @@ Test(cuda, every_activation_is_near_refs) {
     truth_close(&t);
 }
 
+/* ---- batches that are cut ------------------------------------------------------- */
+
+/* The first sequences of the truth file again and again, as many as fit in n tokens. */
+static rr__batch repeated(const truth *t, int32_t n) {
+    int32_t  *tok = malloc((size_t)n * sizeof *tok), *cu = calloc((size_t)n + 1, sizeof *cu);
+    rr__batch b = {.tok = tok, .cu = cu};
+
+    for (int32_t i = 0;; i = (i + 1) % 16) {
+        const int32_t len = t->cu[i + 1] - t->cu[i];
+
+        if (b.n_tok + len > n)
+            break;
+        memcpy(tok + b.n_tok, t->ids + t->cu[i], (size_t)len * sizeof *tok);
+        b.n_tok += len;
+        b.max_len = len > b.max_len ? len : b.max_len;
+        cu[++b.n_seq] = b.n_tok;
+    }
+    return b;
+}
+
+/* Room for 4,096 tokens; beyond 3,584 a batch goes through attention in two parts. */
+Test(cuda, a_batch_in_two_parts_has_the_same_bits) {
+    NEED_CARD(b);
+    truth    t;
+    rr_error err = {0};
+
+    truth_open(&t, tiny, tiny_truth);
+    for (int p = RR__FP32; p < RR__N_PRECISION; p++) {
+        rr__backend_opts opts = options((rr__precision)p);
+        rr__batch        full = repeated(&t, 4096), few = truth_batch(&t, 0, 16);
+        float           *all = malloc((size_t)full.n_seq * sizeof *all), some[16];
+        opened           o = {.backend = b};
+        shown            got = {0};
+
+        opts.max_batch_seqs = 4096;
+        cr_assert_gt(full.n_tok, 3584);
+        if (b->load(t.model, &opts, &o.weights, &err) != RR_OK) {
+            cr_expect_eq(p, RR__FP8, "%s", err.text); /* an Ampere card */
+            continue;
+        }
+        cr_assert_eq(b->open(o.weights, &o.instance, &err), RR_OK, "%s", err.text);
+        backend_score(&o, &few, some);
+        backend_score(&o, &full, all);
+        for (int32_t i = 0; i < full.n_seq; i++)
+            cr_expect_eq(memcmp(&all[i], &some[i % 16], sizeof *all), 0, "%s: sequence %d of %d",
+                         rr__precision_name((rr__precision)p), (int)i, (int)full.n_seq);
+        /* Shown, every activation has all its rows, those of the same sequence alike. */
+        cr_assert_eq(b->observe(o.instance, &full, all, keep, &got, &err), RR_OK, "%s", err.text);
+        for (int32_t i = 0; i < got.n; i++) {
+            const size_t  cols = (size_t)got.a[i].cols, size = cols * sizeof(float);
+            const int32_t again = full.cu[16 * (full.n_seq / 16 - 1)], len = full.cu[16];
+
+            if (got.a[i].rows != full.n_tok)
+                continue; /* of the last layer */
+            for (int32_t r = 0; r < len; r++)
+                cr_expect_eq(memcmp(got.a[i].data + (size_t)r * cols,
+                                    got.a[i].data + (size_t)(again + r) * cols, size),
+                             0, "%s: %s row %d", rr__precision_name((rr__precision)p),
+                             got.a[i].name, (int)r);
+        }
+        drop(&got);
+        backend_close(&o);
+        free(all);
+        free((void *)full.tok);
+        free((void *)full.cu);
+        free((void *)few.cu);
+    }
+    truth_close(&t);
+}
+
+/* ---- memory --------------------------------------------------------------------- */
+
+static rr__tensor zeros(const void *room, int64_t rows, int64_t cols) {
+    return (rr__tensor){.data = room,
+                        .dtype = RR__DT_F16,
+                        .rank = cols ? 2 : 1,
+                        .shape = {rows, cols},
+                        .bytes = (size_t)rows * (size_t)(cols ? cols : 1) * 2,
+                        .name = "zeros"};
+}
+
+/* One layer of bge-reranker-v2-m3's shape: an instance's memory does not depend on their number. */
+Test(cuda, an_instance_takes_less_than_150_mb_at_16384_tokens) {
+    NEED_CARD(b);
+    enum { D = 1024, F = 4096, POSITIONS = 8194, WORDS = 1000 };
+    void      *room = calloc((size_t)POSITIONS * D, 2);
+    rr__tensor dd = zeros(room, D, D), d = zeros(room, D, 0);
+    rr__layer  layer = {
+         dd, dd, dd, dd, d, d, d, d, d, d, zeros(room, F, D), zeros(room, F, 0), zeros(room, D, F),
+         d,  d,  d};
+    rr__model                  m = {.dir = "",
+                                    .n_layer = 1,
+                                    .d_model = D,
+                                    .n_head = 16,
+                                    .d_ff = F,
+                                    .vocab_size = WORDS,
+                                    .n_pos = POSITIONS,
+                                    .pos_offset = 2,
+                                    .n_type = 1,
+                                    .max_length = POSITIONS - 2,
+                                    .pad_id = 1,
+                                    .ln_eps = 1e-5f,
+                                    .tok_emb = zeros(room, WORDS, D),
+                                    .pos_emb = zeros(room, POSITIONS, D),
+                                    .type_emb = zeros(room, 1, D),
+                                    .emb_g = d,
+                                    .emb_b = d,
+                                    .layer = &layer,
+                                    .head_w = dd,
+                                    .head_b = d,
+                                    .out_w = zeros(room, 1, D),
+                                    .out_b = zeros(room, 1, 0)};
+    static const rr__precision asked[] = {RR__FP16, RR__BF16, RR__INT8, RR__FP8};
+
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        rr__backend_opts o = {
+            .precision = asked[i], .max_batch_tokens = 16384, .max_batch_seqs = 1024};
+        rr__backend_info info;
+        rr_error         err = {0};
+        void            *w = NULL, *r = NULL;
+
+        if (b->load(&m, &o, &w, &err) != RR_OK) {
+            cr_expect_eq(asked[i], RR__FP8, "%s", err.text); /* an Ampere card */
+            continue;
+        }
+        b->describe(w, &info);
+        fprintf(stderr, "%s: %.1f MB an instance of 16,384 tokens\n", rr__precision_name(asked[i]),
+                info.instance_bytes / 1e6);
+        cr_expect_lt(info.instance_bytes, 150e6);
+        cr_expect_eq(b->open(w, &r, &err), RR_OK, "%s", err.text);
+        b->close(r);
+        b->unload(w);
+    }
+    free(room);
+}
+
 /* ---- large activations ---------------------------------------------------------- */
 
 /* A bias with some entries of +-6e4, which fp16 holds but no sum of two of them. */

@@ -3,7 +3,9 @@
  *
  *     module.c    the backend table: probe, describe
  *     weights.c   load: the model's tensors, converted on the device, in one allocation
- *     instance.c  open: one allocation for all activations, staging, graphs; score
+ *     instance.c  open: one allocation for all activations, graphs; score
+ *     plan.c      how much of everything: shapes, an instance's memory
+ *     stage.c     a batch to what one copy takes to the device
  *     forward.c   the pass, the same steps in the same order as src/backend/ref/forward.c */
 #ifndef RR_BACKEND_CUDA_CUDA_H
 #define RR_BACKEND_CUDA_CUDA_H
@@ -61,20 +63,23 @@ typedef struct rr__cu_weights {
 } rr__cu_weights;
 
 /* One upload: ids, positions, offsets and tiles of a batch, packed for its shape, so that it is one
- * copy. Exists twice, pinned on the host and on the device. */
+ * copy. Exists twice, pinned on the host and on the device. Offsets and tiles count from the start of
+ * their part. */
 typedef struct rr__cu_staging {
-    int32_t     *tok, *pos; /* [n]      */
-    int32_t     *cu;        /* [s + 1]  */
-    rr__cu_tile *tile;      /* [n_tile] */
+    int32_t     *tok, *pos; /* [n]                                   */
+    int32_t     *cu;        /* [s1 + 1] of part 0, [s - s1 + 1] of 1 */
+    rr__cu_tile *tile;      /* [n_tile]                              */
     size_t       bytes;
 } rr__cu_staging;
 
-/* What one pass works on: a batch, or the bucket of a graph with room for many batches. */
+/* What one pass works on: a batch, or the bucket of a graph with room for many batches. A batch of
+ * more tokens than qkv has room for goes through attention in two parts of whole sequences. */
 typedef struct rr__cu_shape {
     int32_t n, s, n_tile;
+    int32_t n1, s1, n_tile1; /* of part 0; all, if there is no other */
 } rr__cu_shape;
 
-enum { RR__CU_GRAPHS = 12 };
+enum { RR__CU_GRAPHS = 12, RR__CU_LARGEST_GRAPH = 2048 /* tokens */ };
 
 typedef struct rr__cu_instance {
     rr__cu_weights *w;
@@ -86,13 +91,13 @@ typedef struct rr__cu_instance {
     void        *x;         /* [n + 1, d] act: the residual stream; the spare row is for padding  */
     void        *x8;        /* [n + 1, d] E4M3 or S8 of x, later of ctx; NULL if not quantised    */
     float       *x_scale;   /* [n + 1]                                                            */
-    void        *wide;      /* [n, 3d] qkv, its q part later ctx; or [chunk, f] mid (+ its S8)    */
+    void        *wide;      /* [wide_rows, 3d] qkv, its q later ctx; or [chunk, f] mid (+ S8)     */
     float       *mid_scale; /* [chunk] S8                                                         */
     rr__cu_note *x_note, *mid_note; /* [n + 1], [chunk] S8; NULL without notes                */
     void        *first;  /* [s, d] act: x of the first tokens, in the last layer and the head  */
     void        *first8; /* [s, d]                                                             */
     float *first_scale;  /* [s]                                                                */
-    void  *first_q;      /* [s, d] act: q, then ctx; where x was                             */
+    void  *first_q;      /* [s, d] act: q, then ctx                                            */
     float *head;         /* [s, d] where wide was                                            */
     float *logits;       /* [s]                                                              */
 
@@ -125,7 +130,9 @@ rr_status rr__cu_fail(rr_error *err, cudaError_t e, const char *call, const char
     } while (0)
 
 /* Bytes of an element, as in rr__dtype_size. */
-size_t            rr__cu_type_size(rr__cu_type type);
+static inline size_t rr__cu_type_size(rr__cu_type type) {
+    return type == RR__CU_F32 ? 4 : type == RR__CU_F16 || type == RR__CU_BF16 ? 2 : 1;
+}
 static inline int rr__cu_is_8bit(rr__cu_type type) {
     return type == RR__CU_E4M3 || type == RR__CU_S8;
 }
@@ -138,21 +145,35 @@ rr_status rr__cu_load(const rr__model *m, const rr__backend_opts *o, void **weig
 void      rr__cu_unload(void *weights);
 
 /* instance.c */
-size_t    rr__cu_instance_bytes(const rr__cu_weights *w);
 rr_status rr__cu_open(void *weights, void **instance, rr_error *err);
 rr_status rr__cu_score(void *instance, const rr__batch *b, float *logits, rr_error *err);
 rr_status rr__cu_observe(void *instance, const rr__batch *b, float *logits, rr__observe_fn fn,
                          void *user, rr_error *err);
 void      rr__cu_close(void *instance);
+
+/* plan.c: how many tokens qkv has room for, shapes, and memory */
+int32_t      rr__cu_wide_rows(const rr__cu_weights *w);
+rr__cu_shape rr__cu_whole(const rr__cu_weights *w, int32_t n,
+                          int32_t s);                  /* one part, any lengths */
+rr__cu_shape rr__cu_capacity(const rr__cu_weights *w); /* of the options, as if in one part */
+rr__cu_shape rr__cu_shape_of(const rr__cu_weights *w, const rr__batch *b);
 /* The staging of a shape in memory at base. */
 rr__cu_staging rr__cu_staging_at(char *base, const rr__cu_shape *shape);
+/* Set the pointers of r into base, or, if that is NULL, only add up the bytes. */
+size_t rr__cu_plan(rr__cu_instance *r, const rr__cu_weights *w, char *base);
+size_t rr__cu_instance_bytes(const rr__cu_weights *w);
+
+/* stage.c */
+/* The batch, padded to the shape, in memory at base; order: room for b->n_seq. */
+void rr__cu_stage(const rr__cu_weights *w, const rr__batch *b, const rr__cu_shape *shape,
+                  char *base, int64_t *order);
 
 /* forward.c: put a pass over the staged batch on the instance's stream; logits stay on the device.
  * With fn it waits after each step and shows its result. */
 typedef struct rr__cu_watcher {
     rr__observe_fn fn;
     void          *user;
-    float         *host, *before; /* [n, max(3d, f)], [n, d] */
+    float         *host, *ctx, *before; /* [n, max(3d, f)], [n, d], [n, d] */
 } rr__cu_watcher;
 rr_status rr__cu_forward(rr__cu_instance *r, const rr__cu_shape *shape, rr__cu_watcher *watch,
                          rr_error *err);

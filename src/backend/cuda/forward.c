@@ -2,9 +2,10 @@
  * src/backend/ref/forward.c.
  *
  * What is fused: embedding + LayerNorm, bias into every GEMM, GELU into the first feed-forward
- * GEMM, the residual add into the two GEMMs that end a sublayer, quantisation (for the product that
- * reads next, as it wants it) into LayerNorm and (fp8) into GELU and attention. The residual stream x is updated in place; ctx takes q's place;
- * mid lies where qkv was. The last layer computes K and V of all tokens, all else of the first
+ * GEMM, the residual add into the two GEMMs that end a sublayer, quantisation (as the product that
+ * reads next wants it) into LayerNorm and, for fp8, into GELU and attention. The residual stream x is
+ * updated in place; ctx takes q's place; mid lies where qkv was. A batch too large for that place goes
+ * through attention in two parts. The last layer computes K and V of all tokens, all else of the first
  * token of each sequence. */
 #include "backend/cuda/cuda.h"
 
@@ -36,6 +37,31 @@ typedef struct room {
     rr__cu_note *note;
 } room;
 
+/* The tokens and sequences that go through attention together; cu and tile count from its start. */
+typedef struct part {
+    int32_t            n0, n, s0, s, n_tile;
+    const int32_t     *cu;
+    const rr__cu_tile *tile;
+} part;
+
+static part part_of(const pass *p, int i) {
+    const rr__cu_shape *h = &p->shape;
+
+    if (i == 0)
+        return (part){0, h->n1, 0, h->s1, h->n_tile1, p->in.cu, p->in.tile};
+    return (part){h->n1,
+                  h->n - h->n1,
+                  h->s1,
+                  h->s - h->s1,
+                  h->n_tile - h->n_tile1,
+                  p->in.cu + h->s1 + 1,
+                  p->in.tile + h->n_tile1};
+}
+
+static int n_part(const pass *p) {
+    return p->shape.s1 < p->shape.s ? 2 : 1;
+}
+
 #define LAUNCH(call) RR__CU_TRY(call, p->err)
 
 /* ---- observe ------------------------------------------------------------------ */
@@ -55,29 +81,48 @@ static float element(const void *p, rr__cu_type type, size_t i) {
     }
 }
 
-/* Wait, and show `data` [n, cols] stride ld, each value times scale, less `minus` if not NULL. */
-static rr_status show(const pass *p, int32_t layer, const char *name, int32_t n, int32_t cols,
-                      const void *data, int32_t ld, rr__cu_type type, float scale,
-                      const float *minus) {
-    rr__cu_watcher *w = p->watch;
-    const size_t    size = rr__cu_type_size(type);
-    char            full[32], *raw;
+/* Wait, and fetch `data` [n, cols] stride ld, each value times scale, less `minus` if not NULL. */
+static rr_status look(const pass *p, float *to, int32_t n, int32_t cols, const void *data,
+                      int32_t ld, rr__cu_type type, float scale, const float *minus) {
+    const size_t size = rr__cu_type_size(type), count = (size_t)n * (size_t)cols;
+    char        *raw = (char *)(to + count) - count * size; /* widened in place */
 
-    if (!w)
-        return RR_OK;
-    raw = (char *)(w->host + (size_t)n * cols) - (size_t)n * cols * size; /* widened in place */
     RR__CU_TRY(cudaStreamSynchronize(p->r->stream), p->err);
     RR__CU_TRY(cudaMemcpy2D(raw, (size_t)cols * size, data, (size_t)ld * size, (size_t)cols * size,
                             (size_t)n, cudaMemcpyDeviceToHost),
                p->err);
-    for (size_t i = 0; i < (size_t)n * (size_t)cols; i++)
-        w->host[i] = element(raw, type, i) * scale - (minus ? minus[i] : 0);
+    for (size_t i = 0; i < count; i++)
+        to[i] = element(raw, type, i) * scale - (minus ? minus[i] : 0);
+    return RR_OK;
+}
+
+static void tell(const pass *p, int32_t layer, const char *name, int32_t n, int32_t cols,
+                 const float *data) {
+    char full[32];
+
     if (layer >= 0)
         snprintf(full, sizeof full, "%d.%s", (int)layer, name);
     else
         snprintf(full, sizeof full, "%s", name);
-    w->fn(w->user, &(rr__activation){full, n, cols, w->host});
+    p->watch->fn(p->watch->user, &(rr__activation){full, n, cols, data});
+}
+
+/* Wait, and show; the arguments of look. */
+static rr_status show(const pass *p, int32_t layer, const char *name, int32_t n, int32_t cols,
+                      const void *data, int32_t ld, rr__cu_type type, float scale,
+                      const float *minus) {
+    if (!p->watch)
+        return RR_OK;
+    RR__TRY(look(p, p->watch->host, n, cols, data, ld, type, scale, minus));
+    tell(p, layer, name, n, cols, p->watch->host);
     return RR_OK;
+}
+
+/* qkv and ctx exist part by part; they are shown behind the last one. */
+static rr_status look_part(const pass *p, float *to, const part *at, int32_t cols, const void *data,
+                           int32_t ld, rr__cu_type type, float scale) {
+    return p->watch ? look(p, to + (size_t)at->n0 * cols, at->n, cols, data, ld, type, scale, NULL)
+                    : RR_OK;
 }
 
 /* Keep the residual stream, so that attn_out and ffn_out can be told from the sum. */
@@ -147,12 +192,26 @@ static rows rows_for(const rr__cu_linear *l, const void *x, int32_t ld, room x8)
                : (rows){x, ld, NULL, NULL};
 }
 
-static room room_x(const rr__cu_instance *r) {
-    return (room){r->x8, r->x_scale, r->x_note};
+/* From token t of the batch, from sequence s. */
+static room room_x(const pass *p, int32_t t) {
+    const rr__cu_instance *r = p->r;
+
+    return r->x8 ? (room){(char *)r->x8 + (size_t)t * p->w->m->d_model, r->x_scale + t,
+                          r->x_note ? r->x_note + t : NULL}
+                 : (room){NULL, NULL, NULL};
 }
 
-static room room_first(const rr__cu_instance *r) {
-    return (room){r->first8, r->first_scale, NULL};
+static room room_first(const pass *p, int32_t s) {
+    const rr__cu_instance *r = p->r;
+
+    return r->first8
+               ? (room){(char *)r->first8 + (size_t)s * p->w->m->d_model, r->first_scale + s, NULL}
+               : (room){NULL, NULL, NULL};
+}
+
+/* Row i of an [.., d] array of activations. */
+static void *row(const pass *p, void *x, int32_t i) {
+    return (char *)x + (size_t)i * p->w->m->d_model * rr__cu_type_size(p->w->act);
 }
 
 /* next: what reads x, in x8 if it is quantised; NULL = only the head */
@@ -187,16 +246,15 @@ static rr_status embed(const pass *p) {
                                .gamma = w->emb_g,
                                .beta = w->emb_b,
                                .out = p->r->x,
-                               .to = quant_for(first_of(w, 0), room_x(p->r))};
+                               .to = quant_for(first_of(w, 0), room_x(p, 0))};
     rr__cu_embed          e = {p->in.tok, p->in.pos, w->tok_emb, w->type_emb, w->pos_emb};
 
     LAUNCH(rr__cu_embed_layernorm(&a, &e, p->r->stream));
     return RR_OK;
 }
 
-/* Attention of n_tile tiles, or sequences, over what lies in r->wide; ctx goes to x, or to x8 where
- * its reader o is 8 bits. */
-static rr__cu_attention attention_of(const pass *p, const rr__cu_linear *o, int32_t n_tile, void *x,
+/* Attention of one part, whose qkv lie in r->wide; ctx goes to x, or to x8 where its reader o is fp8. */
+static rr__cu_attention attention_of(const pass *p, const part *at, const rr__cu_linear *o, void *x,
                                      int32_t ld, void *x8) {
     const int32_t d = p->w->m->d_model, h = p->w->m->n_head;
     const int     fp8 = o->type == RR__CU_E4M3;
@@ -205,11 +263,11 @@ static rr__cu_attention attention_of(const pass *p, const rr__cu_linear *o, int3
                               .out_type = fp8 ? RR__CU_E4M3 : p->w->act,
                               .n_head = h,
                               .head_dim = d / h,
-                              .n_tile = n_tile,
-                              .n_row = p->shape.n,
+                              .n_tile = at->n_tile,
+                              .n_row = at->n,
                               .qkv = p->r->wide,
-                              .cu = p->in.cu,
-                              .tile = p->in.tile,
+                              .cu = at->cu,
+                              .tile = at->tile,
                               .ctx = fp8 ? x8 : x,
                               .ld_ctx = fp8 ? d : ld,
                               .out_scale = fp8 ? 1 / o->in_scale : 1};
@@ -227,10 +285,11 @@ static rr_status quantise_ctx(const pass *p, const rr__cu_linear *o, const void 
 }
 
 /* qkv in r->wide to ctx; *ctx says where it lies */
-static rr_status attention(const pass *p, const rr__cu_linear *o, rows *ctx) {
+static rr_status attention(const pass *p, const part *at, const rr__cu_linear *o, rows *ctx) {
     rr__cu_instance *r = p->r;
+    const room       x8 = room_x(p, at->n0);
     const int32_t    ld = 3 * p->w->m->d_model;
-    rr__cu_attention a = attention_of(p, o, p->shape.n_tile, r->wide, ld, r->x8);
+    rr__cu_attention a = attention_of(p, at, o, r->wide, ld, x8.data);
 
     if (p->w->tile_rows == RR__CU_TILE_SM90)
         LAUNCH(rr__cu_attention_sm90(&a, r->stream));
@@ -238,17 +297,19 @@ static rr_status attention(const pass *p, const rr__cu_linear *o, rows *ctx) {
         LAUNCH(rr__cu_attention_mma(&a, r->stream));
     else
         LAUNCH(rr__cu_attention_any(&a, r->stream));
-    return quantise_ctx(p, o, r->wide, ld, p->shape.n, room_x(r), ctx);
+    return quantise_ctx(p, o, r->wide, ld, at->n, x8, ctx);
 }
 
 /* The same for the first token of each sequence, whose q lie in r->first_q. */
-static rr_status attention_first(const pass *p, const rr__cu_linear *o, rows *ctx) {
-    rr__cu_instance *r = p->r;
+static rr_status attention_first(const pass *p, const part *at, const rr__cu_linear *o) {
     const int32_t    d = p->w->m->d_model;
-    rr__cu_attention a = attention_of(p, o, p->shape.s, r->first_q, d, r->first8);
+    const room       first8 = room_first(p, at->s0);
+    void            *q = row(p, p->r->first_q, at->s0);
+    rr__cu_attention a = attention_of(p, at, o, q, d, first8.data);
 
-    LAUNCH(rr__cu_attention_first(&a, r->first_q, r->stream));
-    return quantise_ctx(p, o, r->first_q, d, p->shape.s, room_first(r), ctx);
+    a.n_tile = at->s;
+    LAUNCH(rr__cu_attention_first(&a, q, p->r->stream));
+    return RR_OK;
 }
 
 /* x += gelu(x W1^T + b1) W2^T + b2, chunk by chunk so that mid fits in r->wide */
@@ -283,17 +344,20 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
     return RR_OK;
 }
 
-/* What follows attention, for n rows: mix, add, normalise, feed-forward, add, normalise. next: what
- * reads x behind it. */
-static rr_status after_attention(const pass *p, int32_t layer, rows ctx, void *x, room x8,
-                                 int32_t n, const rr__cu_linear *next) {
+/* x += ctx Wo^T + bo, m rows */
+static rr_status mix(const pass *p, const rr__cu_linear *o, rows ctx, void *x, int32_t m) {
+    return linear(p, o, ctx, m, RR__CU_RESIDUAL, p->w->act, x, o->n, p->w->sum_scale);
+}
+
+/* What follows attention and the mixing of its heads, for n rows of x: normalise, feed-forward, add,
+ * normalise. next: what reads x behind it. */
+static rr_status after_attention(const pass *p, int32_t layer, void *x, room x8, int32_t n,
+                                 const rr__cu_linear *next) {
     const rr__cu_layer *l = &p->w->layer[layer];
     const int32_t       d = p->w->m->d_model;
     const rr__cu_type   act = p->w->act;
     const float         unscale = 1 / p->w->sum_scale, *before = p->watch ? p->watch->before : NULL;
 
-    RR__TRY(remember(p, x, n));
-    RR__TRY(linear(p, &l->o, ctx, n, RR__CU_RESIDUAL, act, x, d, p->w->sum_scale));
     RR__TRY(show(p, layer, "attn_out", n, d, x, d, act, unscale, before));
     RR__TRY(layernorm(p, x, x8, n, l->ln1_g, l->ln1_b, &l->f1));
     RR__TRY(show(p, layer, "ln1", n, d, x, d, act, 1, NULL));
@@ -309,39 +373,68 @@ static rr_status encoder_layer(const pass *p, int32_t layer) {
     const rr__cu_layer *l = &p->w->layer[layer];
     const int32_t       n = p->shape.n, d = p->w->m->d_model;
     const rr__cu_type   act = p->w->act;
-    rows                ctx = {0};
+    const int           fp8 = l->o.type == RR__CU_E4M3;
+    rr__cu_watcher     *w = p->watch;
 
-    RR__TRY(linear(p, &l->qkv, rows_for(&l->qkv, r->x, d, room_x(r)), n, RR__CU_BIAS, act, r->wide,
-                   3 * d, 1));
-    RR__TRY(show(p, layer, "qkv", n, 3 * d, r->wide, 3 * d, act, 1, NULL));
-    RR__TRY(attention(p, &l->o, &ctx));
-    if (l->o.type == RR__CU_E4M3)
-        RR__TRY(show(p, layer, "ctx", n, d, r->x8, d, RR__CU_E4M3, l->o.in_scale, NULL));
-    else
-        RR__TRY(show(p, layer, "ctx", n, d, r->wide, 3 * d, act, 1, NULL));
-    return after_attention(p, layer, ctx, r->x, room_x(r), n, first_of(p->w, layer + 1));
+    RR__TRY(remember(p, r->x, n));
+    for (int i = 0; i < n_part(p); i++) {
+        const part at = part_of(p, i);
+        const room x8 = room_x(p, at.n0);
+        void      *x = row(p, r->x, at.n0);
+        rows       ctx = {0};
+
+        RR__TRY(linear(p, &l->qkv, rows_for(&l->qkv, x, d, x8), at.n, RR__CU_BIAS, act, r->wide,
+                       3 * d, 1));
+        RR__TRY(look_part(p, w ? w->host : NULL, &at, 3 * d, r->wide, 3 * d, act, 1));
+        RR__TRY(attention(p, &at, &l->o, &ctx));
+        RR__TRY(look_part(p, w ? w->ctx : NULL, &at, d, fp8 ? x8.data : r->wide, fp8 ? d : 3 * d,
+                          fp8 ? RR__CU_E4M3 : act, fp8 ? l->o.in_scale : 1));
+        RR__TRY(mix(p, &l->o, ctx, x, at.n));
+    }
+    if (w) {
+        tell(p, layer, "qkv", n, 3 * d, w->host);
+        tell(p, layer, "ctx", n, d, w->ctx);
+    }
+    return after_attention(p, layer, r->x, room_x(p, 0), n, first_of(p->w, layer + 1));
+}
+
+/* Of one part of the last layer: the first tokens' x, q, and ctx. */
+static rr_status last_part(const pass *p, const rr__cu_layer *l, const part *at) {
+    rr__cu_instance  *r = p->r;
+    const int32_t     d = p->w->m->d_model;
+    const rr__cu_type act = p->w->act;
+    const room        x8 = room_x(p, at->n0), first8 = room_first(p, at->s0);
+    void             *x = row(p, r->x, at->n0), *first = row(p, r->first, at->s0);
+
+    RR__TRY(linear(p, &l->kv, rows_for(&l->kv, x, d, x8), at->n, RR__CU_BIAS, act,
+                   (char *)r->wide + (size_t)d * rr__cu_type_size(act), 3 * d, 1));
+    LAUNCH(rr__cu_gather_first(x, first, at->cu, at->s, d * (int32_t)rr__cu_type_size(act),
+                               r->stream));
+    if (rr__cu_is_8bit(l->q.type)) { /* fp8 without a calibration: what LayerNorm wrote */
+        LAUNCH(rr__cu_gather_first(x8.data, first8.data, at->cu, at->s, d, r->stream));
+        LAUNCH(rr__cu_gather_first(x8.scale, first8.scale, at->cu, at->s, 4, r->stream));
+    }
+    RR__TRY(linear(p, &l->q, rows_for(&l->q, first, d, first8), at->s, RR__CU_BIAS, act,
+                   row(p, r->first_q, at->s0), d, 1));
+    return attention_first(p, at, &l->o);
 }
 
 /* The head reads the first token of each sequence: of the others only K and V are needed. */
 static rr_status last_layer(const pass *p, int32_t layer) {
     rr__cu_instance    *r = p->r;
     const rr__cu_layer *l = &p->w->layer[layer];
-    const int32_t       n = p->shape.n, s = p->shape.s, d = p->w->m->d_model;
-    const rr__cu_type   act = p->w->act;
+    const int32_t       s = p->shape.s, d = p->w->m->d_model;
     rows                ctx = {0};
 
-    RR__TRY(linear(p, &l->kv, rows_for(&l->kv, r->x, d, room_x(r)), n, RR__CU_BIAS, act,
-                   (char *)r->wide + (size_t)d * rr__cu_type_size(act), 3 * d, 1));
-    LAUNCH(rr__cu_gather_first(r->x, r->first, p->in.cu, s, d * (int32_t)rr__cu_type_size(act),
-                               r->stream));
-    if (rr__cu_is_8bit(l->q.type)) { /* fp8 without a calibration: what LayerNorm wrote */
-        LAUNCH(rr__cu_gather_first(r->x8, r->first8, p->in.cu, s, d, r->stream));
-        LAUNCH(rr__cu_gather_first(r->x_scale, r->first_scale, p->in.cu, s, 4, r->stream));
+    for (int i = 0; i < n_part(p); i++) {
+        const part at = part_of(p, i);
+
+        RR__TRY(last_part(p, l, &at));
     }
-    RR__TRY(linear(p, &l->q, rows_for(&l->q, r->first, d, room_first(r)), s, RR__CU_BIAS, act,
-                   r->first_q, d, 1));
-    RR__TRY(attention_first(p, &l->o, &ctx));
-    return after_attention(p, layer, ctx, r->first, room_first(r), s, NULL);
+    RR__TRY(remember(p, r->first, s));
+    RR__TRY(quantise_ctx(p, &l->o, r->first_q, d, s, room_first(p, 0), &ctx));
+    RR__TRY(mix(p, &l->o, ctx, r->first, s));
+    return after_attention(p, layer, r->first, room_first(p, 0), s, NULL);
 }
 
 static rr_status head(const pass *p) {

@@ -12,10 +12,6 @@ rr_status rr__cu_fail(rr_error *err, cudaError_t e, const char *call, const char
                     cudaGetErrorString(e), cudaGetErrorName(e));
 }
 
-size_t rr__cu_type_size(rr__cu_type type) {
-    return type == RR__CU_F32 ? 4 : type == RR__CU_F16 || type == RR__CU_BF16 ? 2 : 1;
-}
-
 enum { OLDEST = 80 }; /* mma.sync on bf16, cp.async */
 
 rr_status rr__cu_device(int32_t ordinal, int32_t *sm, char name[64], rr_error *err) {
