@@ -141,8 +141,9 @@ Test(cuda_8bit, static_files_mean_what_they_mean_on_the_cpu) {
             e = errors_of(got, want, 20);
             fprintf(stderr, "static, smoothed %.1f, %zu kept: %.3g from the cpu's\n", smooth[i],
                     kept, e.worst);
-            /* tf32 in what is kept shifts some values across a rounding of the next product */
-            cr_expect_leq(e.worst, kept ? 0.25 : 5e-2);
+            /* fp16 or tf32 around a product shifts some values across a rounding of the next; bf16
+             * alone moves these logits by 0.1 */
+            cr_expect_leq(e.worst, 0.25);
             rr__calibration_free(cal);
         }
     free((void *)batch.cu);
