@@ -32,8 +32,8 @@ rr_status rr__backend_calibration(const rr__backend *b, rr__precision p, const r
     if (s != RR_OK)
         return path ? s : RR_OK;
     if (!path) {
-        const int n = snprintf(own, sizeof own, "%s/calibration.%s.json", m->dir,
-                               rr__precision_name(p));
+        const int n =
+            snprintf(own, sizeof own, "%s/calibration.%s.json", m->dir, rr__precision_name(p));
 
         if (n >= (int)sizeof own || access(own, F_OK) != 0)
             return RR_OK;

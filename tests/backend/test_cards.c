@@ -57,8 +57,7 @@ static int fault(void) {
 /* N_JOB requests at once; how many failed or were refused, with RR_E_DEVICE. The others score `want`. */
 static int ask(rr_engine *e, const rr_str *docs, const float *want) {
     rr_job  *job[N_JOB];
-    rr_error err = {0};
-    char     last[sizeof err.text];
+    rr_error err = {0}, last = {0};
     int      bad = 0;
 
     for (int i = 0; i < N_JOB; i++) {
@@ -75,8 +74,9 @@ static int ask(rr_engine *e, const rr_str *docs, const float *want) {
         cr_assert(s == RR_OK || s == RR_E_DEVICE, "%d: %s", (int)s, err.text);
         if (s == RR_OK)
             cr_assert_eq(memcmp(rr_job_scores(job[i], NULL), want, N_DOC * sizeof *want), 0);
-        else if (bad++ == 0 || strcmp(err.text, last) != 0)
-            fprintf(stderr, "cards: %s\n", strcpy(last, err.text));
+        else if (bad++ == 0 || strcmp(err.text, last.text) != 0)
+            fprintf(stderr, "cards: %s\n", err.text);
+        last = err;
         rr_job_free(job[i]);
     }
     return bad;
