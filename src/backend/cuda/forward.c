@@ -118,10 +118,11 @@ static rr_status show(const pass *p, int32_t layer, const char *name, int32_t n,
     return RR_OK;
 }
 
-/* qkv and ctx exist part by part; they are shown behind the last one. */
-static rr_status look_part(const pass *p, float *to, const part *at, int32_t cols, const void *data,
-                           int32_t ld, rr__cu_type type, float scale) {
-    return p->watch ? look(p, to + (size_t)at->n0 * cols, at->n, cols, data, ld, type, scale, NULL)
+/* qkv, ctx and mid exist piece by piece; row `first` on goes to its place, and all is shown behind the
+ * last. */
+static rr_status look_piece(const pass *p, float *to, int32_t first, int32_t n, int32_t cols,
+                            const void *data, int32_t ld, rr__cu_type type, float scale) {
+    return p->watch ? look(p, to + (size_t)first * cols, n, cols, data, ld, type, scale, NULL)
                     : RR_OK;
 }
 
@@ -322,6 +323,7 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
     const rr__cu_type mid_type = fp8 ? RR__CU_E4M3 : act;
     char             *mid8 = (char *)r->wide + (size_t)r->chunk * f * rr__cu_type_size(act);
     const room        to = {fp8 ? r->wide : mid8, r->mid_scale, r->mid_note};
+    rr__cu_watcher   *w = p->watch;
 
     for (int32_t at = 0; at < n; at += r->chunk) {
         const int32_t m = n - at < r->chunk ? n - at : r->chunk;
@@ -331,8 +333,7 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
         const float   scale = fp8 ? l->f2.in_scale : 1;
 
         RR__TRY(linear(p, &l->f1, a, m, RR__CU_GELU, mid_type, r->wide, f, 1 / scale));
-        if (n <= r->chunk)
-            RR__TRY(show(p, layer, "ffn_mid", m, f, r->wide, f, mid_type, scale, NULL));
+        RR__TRY(look_piece(p, w ? w->host : NULL, at, m, f, r->wide, f, mid_type, scale));
         if (l->f2.type == RR__CU_S8) {
             const rr__cu_quant q = quant_for(&l->f2, to);
 
@@ -341,6 +342,8 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
         RR__TRY(linear(p, &l->f2, rows_for(&l->f2, r->wide, f, to), m, RR__CU_RESIDUAL, act,
                        x + (size_t)at * d * rr__cu_type_size(act), d, p->w->sum_scale));
     }
+    if (w)
+        tell(p, layer, "ffn_mid", n, f, w->host);
     return RR_OK;
 }
 
@@ -385,10 +388,10 @@ static rr_status encoder_layer(const pass *p, int32_t layer) {
 
         RR__TRY(linear(p, &l->qkv, rows_for(&l->qkv, x, d, x8), at.n, RR__CU_BIAS, act, r->wide,
                        3 * d, 1));
-        RR__TRY(look_part(p, w ? w->host : NULL, &at, 3 * d, r->wide, 3 * d, act, 1));
+        RR__TRY(look_piece(p, w ? w->host : NULL, at.n0, at.n, 3 * d, r->wide, 3 * d, act, 1));
         RR__TRY(attention(p, &at, &l->o, &ctx));
-        RR__TRY(look_part(p, w ? w->ctx : NULL, &at, d, fp8 ? x8.data : r->wide, fp8 ? d : 3 * d,
-                          fp8 ? RR__CU_E4M3 : act, fp8 ? l->o.in_scale : 1));
+        RR__TRY(look_piece(p, w ? w->ctx : NULL, at.n0, at.n, d, fp8 ? x8.data : r->wide,
+                           fp8 ? d : 3 * d, fp8 ? RR__CU_E4M3 : act, fp8 ? l->o.in_scale : 1));
         RR__TRY(mix(p, &l->o, ctx, x, at.n));
     }
     if (w) {
@@ -431,6 +434,10 @@ static rr_status last_layer(const pass *p, int32_t layer) {
 
         RR__TRY(last_part(p, l, &at));
     }
+    if (l->o.type == RR__CU_E4M3)
+        RR__TRY(show(p, layer, "ctx", s, d, r->first8, d, RR__CU_E4M3, l->o.in_scale, NULL));
+    else
+        RR__TRY(show(p, layer, "ctx", s, d, r->first_q, d, p->w->act, 1, NULL));
     RR__TRY(remember(p, r->first, s));
     RR__TRY(quantise_ctx(p, &l->o, r->first_q, d, s, room_first(p, 0), &ctx));
     RR__TRY(mix(p, &l->o, ctx, r->first, s));
