@@ -25,15 +25,17 @@ static rr_status score_probe(runner *r, bin *b, int32_t n, int32_t len, float *l
     return status;
 }
 
-/* The canary again: same value as at first? */
+/* The canary again: same value as at first? TensorRT-RTX goes on compiling better kernels for the
+ * shapes it sees, and those round differently. */
 static rr_status check_canary(runner *r, bin *b, rr_error *err) {
     float     logit;
     int64_t   us;
+    float     near = r->s->o.backend->padded ? 2e-2f : 1e-3f;
     rr_status status = score_probe(r, b, 1, r->s->o.n_canary, &logit, &us, err);
 
     if (status != RR_OK)
         return rr__fail_prefix(err, status, "instance %d", (int)r->index);
-    if (!(fabsf(logit - r->canary) <= 1e-3f * (1 + fabsf(r->canary))))
+    if (!(fabsf(logit - r->canary) <= near * (1 + fabsf(r->canary))))
         return rr__fail(err, RR_E_DEVICE,
                         "instance %d: the check pair scores %.6f, at open it was %.6f",
                         (int)r->index, (double)logit, (double)r->canary);
