@@ -21,10 +21,9 @@ sanitize() { # tool model precisions
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 step build make BUILD="$BUILD" models cuda "$BUILD/gpu_engine" "$BUILD/tests/backend/test_cuda" \
-    "$BUILD/tests/backend/test_cuda_8bit" "$BUILD/tests/backend/test_backends"
+    "$BUILD/tests/backend/test_cuda_8bit" "$BUILD/tests/backend/test_cards" "$BUILD/tests/backend/test_backends"
 step test_cuda "$BUILD/tests/backend/test_cuda" -j2 --timeout 120
 step test_cuda_8bit "$BUILD/tests/backend/test_cuda_8bit" --timeout 120
-step test_cuda_8bit "$BUILD/tests/backend/test_cuda_8bit" -j2 --timeout 120
 step test_cards "$BUILD/tests/backend/test_cards"
 step test_backends "$BUILD/tests/backend/test_backends" -j2 --timeout 120
 step memcheck sanitize memcheck tests/data/tiny-xlmr fp16,bf16,fp8,int8,fp32
