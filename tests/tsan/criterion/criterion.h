@@ -53,6 +53,7 @@ static void tsan_check(int ok, const char *what, const char *file, int line) {
 #define cr_expect           cr_assert
 #define cr_expect_eq        cr_assert_eq
 #define cr_expect_neq       cr_assert_neq
+#define cr_expect_null      cr_assert_null
 #define cr_expect_lt        cr_assert_lt
 #define cr_expect_leq       cr_assert_leq
 #define cr_expect_gt        cr_assert_gt
