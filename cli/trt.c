@@ -6,9 +6,7 @@
 #include "backend/trt/driver.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "model/calibration.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,27 +96,10 @@ static void show_log(void *user, int is_error, const char *text) {
         fprintf(stderr, "TensorRT: %s\n", text);
 }
 
-/* A file is whole or not there. */
-static rr_status save(const char *path, const void *bytes, size_t n, rr_error *err) {
-    char  part[4096 + 8];
-    FILE *f;
-    int   ok;
-
-    snprintf(part, sizeof part, "%.4095s.part", path);
-    f = fopen(part, "wb");
-    ok = f && fwrite(bytes, 1, n, f) == n;
-    ok = f && fclose(f) == 0 && ok && rename(part, path) == 0;
-    if (ok)
-        return RR_OK;
-    rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
-    remove(part);
-    return RR_E_IO;
-}
-
 static rr_status keep_cache(void *user, const void *bytes, size_t n, rr_error *err) {
     const building *x = user;
 
-    return save(x->b->cache, bytes, n, err);
+    return rr__file_save(x->b->cache, bytes, n, err);
 }
 
 static rr_status keep_plan(void *user, const void *bytes, size_t n, rr_error *err) {
@@ -127,7 +108,7 @@ static rr_status keep_plan(void *user, const void *bytes, size_t n, rr_error *er
 
     b->m.bytes = n;
     rr__bytes_hash(bytes, n, b->m.plan_hash);
-    return save(b->output, bytes, n, err);
+    return rr__file_save(b->output, bytes, n, err);
 }
 
 /* --for: by the library where the module knows its call. TensorRT-RTX's usual engine holds all its
@@ -162,8 +143,7 @@ static void choose_calibration(trt_build *b, const char *dir) {
 
     if (b->m.calibration[0] || strcmp(b->m.precision, "int8") != 0)
         return;
-    if (snprintf(own, sizeof own, "%.900s/calibration.int8.json", dir) < (int)sizeof own &&
-        access(own, R_OK) == 0)
+    if (rr__calibration_of_folder(dir, RR__INT8, own, sizeof own) && access(own, R_OK) == 0)
         memcpy(b->m.calibration, own, sizeof own);
 }
 

@@ -65,6 +65,8 @@ typedef struct rr__backend {
     int32_t     abi;        /* RR__BACKEND_ABI */
     const char *name;       /* "cuda" */
     int32_t     padded;     /* 1: cost is n_seq * max_len, so the packer groups by length */
+    float       drift;      /* a sequence's logit moves by up to this times 1 + its magnitude from
+                               pass to pass without a fault; 0 = 1e-3 */
     uint32_t    precisions; /* bit (1 << rr__precision) for each it can do */
     uint32_t    calibrated; /* the same for those at which it takes a calibration */
 
@@ -92,6 +94,9 @@ rr_status rr__backend_find(const char *name, const rr__backend **out, rr_error *
 
 /* calibrated.c: does it take one at this precision? If not, err says at which. */
 rr_status rr__backend_takes_calibration(const rr__backend *b, rr__precision p, rr_error *err);
+/* Where a model folder's own calibration for a precision lies, if it has one; 0 if path [size] cannot
+ * hold that. */
+int rr__calibration_of_folder(const char *dir, rr__precision p, char *path, size_t size);
 /* The calibration that a backend is to load with: of the file at path, or where path is
  * NULL the model folder's own (calibration.int8.json, or .fp8.json) if the backend takes one at this
  * precision, or NULL: there is none, or path is "none". A file that the backend does not take, or

@@ -20,6 +20,12 @@ rr_status rr__backend_takes_calibration(const rr__backend *b, rr__precision p, r
                     b->name);
 }
 
+int rr__calibration_of_folder(const char *dir, rr__precision p, char *path, size_t size) {
+    const int n = snprintf(path, size, "%s/calibration.%s.json", dir, rr__precision_name(p));
+
+    return n > 0 && (size_t)n < size;
+}
+
 rr_status rr__backend_calibration(const rr__backend *b, rr__precision p, const rr__model *m,
                                   const char *path, rr__calibration **out, rr_error *err) {
     rr_status s;
@@ -32,10 +38,7 @@ rr_status rr__backend_calibration(const rr__backend *b, rr__precision p, const r
     if (s != RR_OK)
         return path ? s : RR_OK;
     if (!path) {
-        const int n =
-            snprintf(own, sizeof own, "%s/calibration.%s.json", m->dir, rr__precision_name(p));
-
-        if (n >= (int)sizeof own || access(own, F_OK) != 0)
+        if (!rr__calibration_of_folder(m->dir, p, own, sizeof own) || access(own, F_OK) != 0)
             return RR_OK;
         path = own;
     }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -41,4 +42,22 @@ void rr__file_unmap(rr__file *file) {
     if (file->ptr)
         munmap((void *)file->ptr, file->size);
     *file = (rr__file){NULL, 0};
+}
+
+rr_status rr__file_save(const char *path, const void *bytes, size_t size, rr_error *err) {
+    char  part[4096 + 8];
+    FILE *f;
+    int   ok;
+
+    if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
+        return rr__fail(err, RR_E_ARG, "%.80s...: the path is too long", path);
+    f = fopen(part, "wb");
+    ok = f && fwrite(bytes, 1, size, f) == size;
+    ok = f && fclose(f) == 0 && ok && rename(part, path) == 0;
+    if (ok)
+        return RR_OK;
+    rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
+    if (f) /* else it is not ours */
+        remove(part);
+    return RR_E_IO;
 }

@@ -235,6 +235,8 @@ __global__ void __launch_bounds__(THREADS, 2)
         wgmma_commit();
         wgmma_wait<1>();
         rows.weigh(s, i + 1 < last ? KEYS : keys, lane);
+        /* The weights are done before the wait only because a branch stands between: the compiler moves
+         * a plain wait in front of them, and would merge two that are alike. */
         const int rose = rows.rose();
         wgmma_keep(s);
         if (rose) {

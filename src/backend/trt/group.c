@@ -31,7 +31,7 @@ size_t rr__trt_cells(const rr__trt_profile *p, int32_t n_profile) {
     return most;
 }
 
-static int32_t most_rows(const rr__trt_profile *p, int32_t n_profile) {
+int32_t rr__trt_most_rows(const rr__trt_profile *p, int32_t n_profile) {
     int32_t most = 0;
 
     for (int32_t i = 0; i < n_profile; i++)
@@ -109,7 +109,7 @@ static int64_t fit(const rr__trt_profile *p, int32_t n_profile, int32_t n, int32
 
 rr_status rr__trt_groups_plan(rr__trt_groups *g, const int32_t *cu, int32_t n,
                               const rr__trt_profile *p, int32_t n_profile, rr_error *err) {
-    const int32_t rows = most_rows(p, n_profile);
+    const int32_t rows = rr__trt_most_rows(p, n_profile);
 
     if (n < 1 || n > g->max_seqs)
         return rr__fail(err, RR_E_TOO_LARGE, "trt: %d sequences; planned for %d", (int)n,

@@ -36,8 +36,9 @@ void      rr__trt_groups_close(rr__trt_groups *g);
 rr_status rr__trt_groups_plan(rr__trt_groups *g, const int32_t *cu, int32_t n,
                               const rr__trt_profile *p, int32_t n_profile, rr_error *err);
 
-/* The longest sequence that a profile takes, and the largest tensor: rows * len of one profile. */
+/* Of all profiles: the longest sequence, the most sequences, the largest tensor (rows * len). */
 int32_t rr__trt_longest(const rr__trt_profile *p, int32_t n_profile);
+int32_t rr__trt_most_rows(const rr__trt_profile *p, int32_t n_profile);
 size_t  rr__trt_cells(const rr__trt_profile *p, int32_t n_profile);
 
 #endif

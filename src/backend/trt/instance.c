@@ -27,16 +27,12 @@ typedef struct instance {
     int32_t          counted;        /* among w->instances                     */
 } instance;
 
-static int32_t most_rows(const rr__trt_engine_info *info) {
-    int32_t most = 0;
-
-    for (int32_t i = 0; i < info->n_profile; i++)
-        most = info->profile[i].max[0] > most ? info->profile[i].max[0] : most;
-    return most;
-}
-
 static int inputs(const rr__trt_weights *w) {
     return w->info.types ? 3 : 2;
+}
+
+static size_t output_bytes(const rr__trt_weights *w) {
+    return (size_t)rr__trt_most_rows(w->info.profile, w->info.n_profile) * sizeof(float);
 }
 
 static size_t input_bytes(const rr__trt_weights *w) {
@@ -44,8 +40,7 @@ static size_t input_bytes(const rr__trt_weights *w) {
 }
 
 uint64_t rr__trt_instance_bytes(const rr__trt_weights *w) {
-    return (uint64_t)w->info.scratch + (uint64_t)inputs(w) * input_bytes(w) +
-           (uint64_t)most_rows(&w->info) * sizeof(float);
+    return (uint64_t)w->info.scratch + (uint64_t)inputs(w) * input_bytes(w) + output_bytes(w);
 }
 
 /* ---- opening ----------------------------------------------------------------------------------- */
@@ -72,8 +67,7 @@ static rr_status allocate(instance *x, rr_error *err) {
     for (int i = 0; i < inputs(w) && s == RR_OK; i++)
         s = rr__driver_check(d->alloc(&x->input[i], bytes), "cuMemAlloc (inputs)", err);
     if (s == RR_OK)
-        s = rr__driver_check(d->alloc(&x->output, (size_t)most_rows(&w->info) * sizeof(float)),
-                             "cuMemAlloc (logits)", err);
+        s = rr__driver_check(d->alloc(&x->output, output_bytes(w)), "cuMemAlloc (logits)", err);
     if (s == RR_OK && w->info.scratch)
         s = rr__driver_check(d->alloc(&x->scratch, (size_t)w->info.scratch),
                              "cuMemAlloc (activations)", err);

@@ -241,7 +241,7 @@ static void put_shape(rr__json_out *o, const char *key, const int32_t v[2]) {
 
 rr_status rr__trt_manifest_write(const rr__trt_manifest *m, const char *plan_path, rr_error *err) {
     rr__json_out o = {0};
-    char         path[4096], part[4096 + 8];
+    char         path[4096];
     rr_status    s;
 
     if (snprintf(path, sizeof path, "%s.json", plan_path) >= (int)sizeof path)
@@ -277,12 +277,8 @@ rr_status rr__trt_manifest_write(const rr__trt_manifest *m, const char *plan_pat
     rr__out_end_array(&o);
     rr__out_end_object(&o);
     rr__out_raw(&o, "\n", 1);
-    snprintf(part, sizeof part, "%s.part", path);
-    s = rr__out_save(&o, part, err);
-    if (s == RR_OK && rename(part, path) != 0)
-        s = rr__fail(err, RR_E_IO, "%s: cannot be written", path);
-    if (s != RR_OK)
-        remove(part);
+    s = o.failed ? rr__fail(err, RR_E_NOMEM, "%s: out of memory", path)
+                 : rr__file_save(path, o.ptr, o.len, err);
     rr__out_free(&o);
     return s;
 }

@@ -140,6 +140,7 @@ __attribute__((visibility("default"))) const rr__backend rr__backend_trt = {
     .abi = RR__BACKEND_ABI,
     .name = "trt",
     .padded = 1,
+    .drift = 2e-2f, /* TensorRT-RTX goes on compiling better kernels, and those round differently */
     .precisions = 1u << RR__FP32 | 1u << RR__BF16 | 1u << RR__FP16 | 1u << RR__INT8 | 1u << RR__FP8,
     .probe = probe,
     .load = load,
