@@ -6,6 +6,7 @@
 #include "backend/trt/driver.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "model/model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
