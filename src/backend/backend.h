@@ -78,7 +78,14 @@ typedef struct rr__backend {
     rr_status (*open)(void *weights, void **instance, rr_error *err);
     /* One forward pass; blocks; called by one thread at a time for an instance. logits [n_seq] */
     rr_status (*score)(void *instance, const rr__batch *b, float *logits, rr_error *err);
-    /* The same with every named activation shown (slow); NULL if the backend cannot. */
+    /* score in two, for a device with a queue of its own; both NULL where there is none. start
+     * returns when the batch is under way, b is free then; finish waits for the one that was
+     * started first and gives its logits [n_seq]. Two may be under way. One thread at a time calls
+     * start, and one finish, which may be two threads at once; score, observe and close are called
+     * when none is under way. */
+    rr_status (*start)(void *instance, const rr__batch *b, rr_error *err);
+    rr_status (*finish)(void *instance, float *logits, rr_error *err);
+    /* score with every named activation shown (slow); NULL if the backend cannot. */
     rr_status (*observe)(void *instance, const rr__batch *b, float *logits, rr__observe_fn fn,
                          void *user, rr_error *err);
     void (*describe)(const void *weights, rr__backend_info *out);
@@ -104,7 +111,8 @@ int rr__calibration_of_folder(const char *dir, rr__precision p, char *path, size
 rr_status rr__backend_calibration(const rr__backend *b, rr__precision p, const rr__model *m,
                                   const char *path, rr__calibration **out, rr_error *err);
 
-/* batch.c: "fp16" to RR__FP16 and back. NULL and "auto" give RR__AUTO; RR__N_PRECISION if unknown. */
+/* batch.c: "fp16" to RR__FP16 and back. NULL and "auto" give RR__AUTO; RR__N_PRECISION if
+ * unknown. */
 rr__precision rr__precision_parse(const char *name);
 const char   *rr__precision_name(rr__precision p);
 

@@ -12,10 +12,11 @@ typedef struct bin {
     rr__part   *part;           /* [max_seqs]     */
     int32_t    *tok, *cu, *seg; /* [max_tokens], [max_seqs + 1], [max_seqs] */
     int         has_seg;
-    float      *logits; /* [max_seqs] */
-    int64_t     start_us, end_us;
-    rr_error    error; /* of the batch; status RR_OK = it ran */
-    struct bin *next;  /* in a list  */
+    float      *logits;           /* [max_seqs] */
+    int64_t     start_us, end_us; /* when the device had it to itself */
+    int         under_way;        /* its start has returned, its finish has not */
+    rr_error    error;            /* of the batch; status RR_OK = it ran */
+    struct bin *next;             /* in a list  */
 } bin;
 
 typedef enum runner_state {
@@ -30,14 +31,18 @@ typedef struct runner {
     rr__sched     *s;
     pthread_t      thread;
     pthread_cond_t wake;
+    pthread_t      waiter;      /* where the backend has start and finish: waits in finish ... */
+    pthread_cond_t started;     /* ... or for something to wait for                            */
+    int            waiter_stop; /* under s->lock                                               */
     void          *weights, *instance;
     int32_t        index;
     /* under s->lock */
     runner_state state;
-    bin         *next, *running;
-    int64_t      busy_until_us;   /* predicted; 0 = idle */
-    int          stop, abandoned; /* abandoned: the packer should give up `running` */
-    int32_t      attempts;        /* to open it anew, since it last worked */
+    bin         *next, *running, *behind; /* behind: started while `running` runs       */
+    int64_t      busy_until_us;           /* predicted, of both; 0 = idle               */
+    int          stop, abandoned;         /* abandoned: the packer should give up what it runs  */
+    int          failing;                 /* to be opened anew when what it runs has come back  */
+    int32_t      attempts;                /* to open it anew, since it last worked */
     uint64_t     check_asked, check_done;
     rr_error     error; /* why it is down, or what the last check found */
     float        canary;
@@ -74,6 +79,7 @@ void *rr__packer_main(void *arg);
 /* sched.c, under the lock: whether some instance works or may soon; predicted us until the batches
  * on and before the devices are done. */
 int    rr__sched_alive(const rr__sched *s);
+int    rr__runner_takes(const runner *r); /* may the packer hand it a batch? */
 double rr__sched_in_flight_us(const rr__sched *s, int64_t now_us);
 void   rr__sched_wake_packer(rr__sched *s);
 int    rr__timedwait(pthread_cond_t *c, pthread_mutex_t *m, int64_t until_us);

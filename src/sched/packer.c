@@ -241,7 +241,7 @@ static runner *next_runner(rr__sched *s, int32_t *n_idle) {
     for (int32_t i = 0; i < s->n_runner; i++) {
         runner *r = &s->runners[i];
 
-        if (r->state != RUNNER_OK || r->next)
+        if (!rr__runner_takes(r))
             continue;
         *n_idle += r->busy_until_us == 0;
         if (!best || r->busy_until_us < best->busy_until_us)
@@ -276,7 +276,7 @@ static int64_t hand_over(rr__sched *s) {
             pthread_mutex_lock(&s->lock);
         }
         /* The runner may have failed in the meantime; then the batch waits for another. */
-        if (packed && r->state == RUNNER_OK && !r->next) {
+        if (packed && rr__runner_takes(r)) {
             r->next = b;
             pthread_cond_signal(&r->wake);
         } else {
@@ -296,14 +296,15 @@ static void give_up(rr__sched *s) {
 
     for (int32_t i = 0; i < s->n_runner; i++) {
         runner *r = &s->runners[i];
-        bin    *b = r->abandoned ? r->running : NULL;
+        bin    *lost[] = {r->abandoned ? r->running : NULL, r->abandoned ? r->behind : NULL};
 
         r->abandoned = 0;
-        if (b) {
-            pthread_mutex_unlock(&s->lock);
-            fail_bin(s, b, &why);
-            pthread_mutex_lock(&s->lock);
-        }
+        for (int k = 0; k < 2; k++)
+            if (lost[k]) {
+                pthread_mutex_unlock(&s->lock);
+                fail_bin(s, lost[k], &why);
+                pthread_mutex_lock(&s->lock);
+            }
         if (r->state != RUNNER_OK && r->error.status != RR_OK)
             why = r->error;
     }
@@ -331,7 +332,8 @@ static int drained(const rr__sched *s) {
     for (int32_t i = 0; i < s->n_runner; i++) {
         const runner *r = &s->runners[i];
 
-        if (r->next || (r->running && r->running->pack.n_part > 0))
+        if (r->next || (r->running && r->running->pack.n_part > 0) ||
+            (r->behind && r->behind->pack.n_part > 0))
             return 0;
     }
     return 1;

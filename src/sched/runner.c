@@ -1,5 +1,10 @@
 /* runner.c - the thread of one instance: open it, run what the packer hands over, open it anew
- * when it fails. The instance is touched by this thread only, as device libraries like it. */
+ * when it fails.
+ *
+ * Where the backend has start and finish, the runner starts a batch as soon as it is handed over,
+ * also behind one that runs, and a second thread, the waiter, waits for the results in turn. So
+ * the device has its next batch before the last has ended. The instance is touched by these two
+ * only, and by the runner alone when nothing is under way. */
 #include "sched/inside.h"
 
 #include <math.h>
@@ -86,6 +91,7 @@ static void revive(runner *r, bin *spare) {
     rr__sched *s = r->s;
     int64_t    wait_us = 0;
 
+    r->failing = r->abandoned = 0;
     if (r->next) { /* another instance may run it */
         r->next->next = s->orphans;
         s->orphans = r->next;
@@ -121,13 +127,35 @@ static void revive(runner *r, bin *spare) {
     }
 }
 
-/* Run one batch. The lock is held on entry and exit. */
-static void run_batch(runner *r, bin *spare) {
+static rr__batch batch_of(const bin *b) {
+    return (rr__batch){b->pack.n_seq, b->pack.n_tok, b->pack.max_len,
+                       b->tok,        b->cu,         b->has_seg ? b->seg : NULL};
+}
+
+/* The device is through with b. A refused argument says nothing about the device; a failure or a
+ * long silence does, and what came behind a failure is run anew: it has done nothing wrong. Lock
+ * held. */
+static void conclude(runner *r, bin *b, rr_status status) {
     rr__sched *s = r->s;
-    bin       *b = r->next;
-    rr__batch  batch = {b->pack.n_seq, b->pack.n_tok, b->pack.max_len,
-                        b->tok,        b->cu,         b->has_seg ? b->seg : NULL};
-    rr_status  status;
+    bin      **list = r->failing && r->state != RUNNER_HUNG ? &s->orphans : &s->finished;
+
+    b->error.status = status;
+    b->next = *list;
+    *list = b;
+    if (list == &s->finished &&
+        (status == RR_E_DEVICE || status == RR_E_NOMEM || r->state == RUNNER_HUNG)) {
+        r->error = b->error;
+        r->failing = 1;
+    }
+    rr__sched_wake_packer(s);
+}
+
+/* Run one batch. The lock is held on entry and exit. */
+static void run_batch(runner *r) {
+    rr__sched      *s = r->s;
+    bin            *b = r->next;
+    const rr__batch batch = batch_of(b);
+    rr_status       status;
 
     r->next = NULL;
     r->running = b;
@@ -138,19 +166,105 @@ static void run_batch(runner *r, bin *spare) {
     b->error = (rr_error){0};
     status = s->o.backend->score(r->instance, &batch, b->logits, &b->error);
     b->end_us = rr_now_us();
-    b->error.status = status;
     pthread_mutex_lock(&s->lock);
     r->running = NULL;
     r->busy_until_us = 0;
-    b->next = s->finished;
-    s->finished = b;
-    rr__sched_wake_packer(s);
-    /* A refused argument says nothing about the device; a failure or a long silence does. */
-    if (status == RR_E_DEVICE || status == RR_E_NOMEM || r->state == RUNNER_HUNG) {
-        r->error = b->error;
-        revive(r, spare);
+    conclude(r, b, status);
+}
+
+/* ---- start and finish ----------------------------------------------------------------------- */
+
+/* b, which ran first, is no longer on the device since end_us; what is behind it has it now. Lock
+ * held. */
+static void move_up(runner *r, int64_t end_us) {
+    bin *b = r->behind;
+
+    r->running = b;
+    r->behind = NULL;
+    r->busy_until_us = 0;
+    if (b) {
+        b->start_us = b->start_us > end_us ? b->start_us : end_us;
+        r->busy_until_us = b->start_us + (int64_t)b->pack.us;
     }
 }
+
+/* Start the next batch, behind one that runs if there is one. The lock is held on entry and
+ * exit. */
+static void start_batch(runner *r) {
+    rr__sched      *s = r->s;
+    bin            *b = r->next;
+    const rr__batch batch = batch_of(b);
+    const int64_t   now = rr_now_us();
+    rr_status       status;
+
+    r->next = NULL;
+    *(r->running ? &r->behind : &r->running) = b;
+    b->start_us = now;
+    b->under_way = 0;
+    r->busy_until_us = (r->busy_until_us > now ? r->busy_until_us : now) + (int64_t)b->pack.us;
+    rr__sched_wake_packer(s);
+    pthread_mutex_unlock(&s->lock);
+    b->error = (rr_error){0};
+    status = s->o.backend->start(r->instance, &batch, &b->error);
+    pthread_mutex_lock(&s->lock);
+    if (status == RR_OK) {
+        b->under_way = 1;
+        pthread_cond_signal(&r->started);
+        return;
+    }
+    b->end_us = rr_now_us();
+    if (r->running == b) {
+        move_up(r, b->end_us); /* nothing is behind it: that would be started here */
+    } else {
+        r->behind = NULL;
+        r->busy_until_us = r->running->start_us + (int64_t)r->running->pack.us;
+    }
+    conclude(r, b, status);
+}
+
+/* The second thread of a runner: wait for what was started, in turn. */
+static void *waiter_main(void *arg) {
+    runner    *r = arg;
+    rr__sched *s = r->s;
+
+    pthread_mutex_lock(&s->lock);
+    for (;;) {
+        bin      *b;
+        rr_status status;
+
+        while (!r->waiter_stop && !(r->running && r->running->under_way))
+            pthread_cond_wait(&r->started, &s->lock);
+        if (r->waiter_stop)
+            break;
+        b = r->running;
+        pthread_mutex_unlock(&s->lock);
+        status = s->o.backend->finish(r->instance, b->logits, &b->error);
+        b->end_us = rr_now_us();
+        pthread_mutex_lock(&s->lock);
+        b->under_way = 0;
+        move_up(r, b->end_us);
+        conclude(r, b, status);
+        pthread_cond_signal(&r->wake);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+static rr_status start_waiter(runner *r, rr_error *err) {
+    if (!r->s->o.backend->start || pthread_create(&r->waiter, NULL, waiter_main, r) == 0)
+        return RR_OK;
+    return rr__fail(err, RR_E_NOMEM, "scheduler: no second thread for instance %d", (int)r->index);
+}
+
+static void stop_waiter(runner *r) {
+    pthread_mutex_lock(&r->s->lock);
+    r->waiter_stop = 1;
+    pthread_cond_signal(&r->started);
+    pthread_mutex_unlock(&r->s->lock);
+    pthread_join(r->waiter, NULL);
+}
+
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void answer_check(runner *r, bin *spare) {
     rr__sched *s = r->s;
@@ -178,6 +292,7 @@ void *rr__runner_main(void *arg) {
     bin       *spare;
     rr_error   err = {0};
     rr_status  status;
+    int        waiting;
 
     pthread_mutex_lock(&s->lock);
     spare = s->free_bins; /* for probes and checks; one a runner is set aside for it */
@@ -187,6 +302,9 @@ void *rr__runner_main(void *arg) {
     status = s->o.backend->open(r->weights, &r->instance, &err);
     if (status == RR_OK)
         status = probe(r, spare, &err);
+    if (status == RR_OK)
+        status = start_waiter(r, &err);
+    waiting = status == RR_OK && s->o.backend->start;
 
     pthread_mutex_lock(&s->lock);
     if (status != RR_OK) {
@@ -195,17 +313,21 @@ void *rr__runner_main(void *arg) {
         r->stop = 1;
     }
     set_state(r, status == RR_OK ? RUNNER_OK : RUNNER_DOWN);
-    while (!r->stop || r->next) {
-        if (r->check_asked != r->check_done)
+    while (!r->stop || r->next || r->running) {
+        if (r->failing && !r->running)
+            revive(r, spare);
+        else if (!r->failing && r->check_asked != r->check_done && !r->running)
             answer_check(r, spare);
-        else if (r->next)
-            run_batch(r, spare);
+        else if (!r->failing && r->check_asked == r->check_done && r->next && !r->behind)
+            (waiting ? start_batch : run_batch)(r);
         else
             pthread_cond_wait(&r->wake, &s->lock);
     }
     spare->next = s->free_bins;
     s->free_bins = spare;
     pthread_mutex_unlock(&s->lock);
+    if (waiting)
+        stop_waiter(r);
     if (r->instance)
         s->o.backend->close(r->instance);
     pthread_mutex_lock(&s->lock);

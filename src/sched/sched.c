@@ -6,7 +6,7 @@
 #include <time.h>
 
 enum {
-    BINS = 5,          /* a runner: running, next, two finished, one for probes  */
+    BINS = 5,          /* a runner: running, next or behind, two finished, one for probes */
     REVIVALS = 2,      /* failed attempts after which an instance counts as dead */
     CLOSE_US = 2000000 /* how long close waits for a device known to hang        */
 };
@@ -38,6 +38,10 @@ int rr__sched_alive(const rr__sched *s) {
             return 1;
     }
     return 0;
+}
+
+int rr__runner_takes(const runner *r) {
+    return r->state == RUNNER_OK && !r->next && !r->behind && !r->failing;
 }
 
 static int32_t n_working(const rr__sched *s) {
@@ -111,8 +115,10 @@ static void sched_free(rr__sched *s) {
         s->free_bins = b->next;
         bin_free(b);
     }
-    for (int32_t i = 0; i < s->n_runner; i++)
+    for (int32_t i = 0; i < s->n_runner; i++) {
         pthread_cond_destroy(&s->runners[i].wake);
+        pthread_cond_destroy(&s->runners[i].started);
+    }
     pthread_cond_destroy(&s->wake_packer);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
@@ -207,6 +213,7 @@ rr_status rr__sched_open(const rr__sched_opts *o, rr__sched **out, rr_error *err
         s->runners[i].index = i;
         s->runners[i].weights = o->weights[i / o->instances];
         cond_init(&s->runners[i].wake);
+        cond_init(&s->runners[i].started);
     }
     status = add_bins(s, err);
     for (; status == RR_OK && started < s->n_runner; started += status == RR_OK)

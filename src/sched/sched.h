@@ -4,8 +4,9 @@
  *
  * The packer alone owns the queue (queue.h), the work in it and the cost model's use; others post
  * to its inbox under one lock. A runner owns an instance of a backend from open to close. It is
- * handed one batch while it runs another, so a device with work never waits for the packer. The
- * packer also takes results apart and calls done.
+ * handed one batch while it runs another, so a device with work never waits for the packer; where
+ * the backend has start and finish, that batch starts behind the other. The packer also takes
+ * results apart and calls done.
  *
  * Faults: a failed batch fails its own jobs; its instance is opened anew, at growing intervals, and
  * gets no work until that succeeds. An instance that does not answer rr__sched_check is fenced

@@ -1,4 +1,5 @@
-/* card.h - the CUDA backend for the tests that need a card; without one they skip with the reason. */
+/* card.h - the CUDA backend for the tests that need a card; without one they skip with the
+ * reason. */
 #ifndef TESTS_BACKEND_CARD_H
 #define TESTS_BACKEND_CARD_H
 

@@ -4,6 +4,9 @@
  * but the first test skip. */
 #include "card.h"
 
+#include <pthread.h>
+#include <semaphore.h>
+
 extern const rr__backend rr__backend_ref;
 
 static const char *const tiny = "tests/data/tiny-xlmr";
@@ -256,6 +259,84 @@ Test(cuda, a_batch_in_two_parts_has_the_same_bits) {
         free((void *)full.cu);
         free((void *)few.cu);
     }
+    truth_close(&t);
+}
+
+/* ---- two batches under way ------------------------------------------------------- */
+
+enum { ROUNDS = 60, KINDS = 4 };
+typedef struct pipe_line {
+    opened    o;
+    rr__batch b[KINDS];
+    float     want[KINDS][512];
+    sem_t     started, room;
+    int       wrong;
+} pipe_line;
+
+static void *finish_all(void *arg) {
+    pipe_line *p = arg;
+
+    for (int i = 0; i < ROUNDS; i++) {
+        float    got[512];
+        rr_error err = {0};
+
+        sem_wait(&p->started);
+        if (p->o.backend->finish(p->o.instance, got, &err) != RR_OK ||
+            memcmp(got, p->want[i % KINDS], (size_t)p->b[i % KINDS].n_seq * sizeof *got) != 0)
+            p->wrong++;
+        sem_post(&p->room);
+    }
+    return NULL;
+}
+
+/* Batches of graphs and large ones, one started while another runs, have the bits of score. */
+Test(cuda, two_batches_under_way_keep_apart) {
+    NEED_CARD(b);
+    truth            t;
+    pipe_line        p = {.o = {.backend = b}};
+    rr__backend_opts opts = options(RR__FP16);
+    rr_error         err = {0};
+    pthread_t        finisher;
+    float            one[64];
+
+    truth_open(&t, tiny, tiny_truth);
+    opts.max_batch_seqs = 512;
+    cr_assert_eq(b->load(t.model, &opts, &p.o.weights, &err), RR_OK, "%s", err.text);
+    cr_assert_eq(b->open(p.o.weights, &p.o.instance, &err), RR_OK, "%s", err.text);
+    p.b[0] = repeated(&t, 2500);
+    p.b[1] = truth_batch(&t, 0, 3);
+    p.b[2] = repeated(&t, 4000);
+    p.b[3] = truth_batch(&t, 3, 9);
+    for (int k = 0; k < KINDS; k++) {
+        cr_assert_leq(p.b[k].n_seq, 512);
+        backend_score(&p.o, &p.b[k], p.want[k]);
+    }
+    sem_init(&p.started, 0, 0);
+    sem_init(&p.room, 0, 2);
+    pthread_create(&finisher, NULL, finish_all, &p);
+    for (int i = 0; i < ROUNDS; i++) {
+        sem_wait(&p.room);
+        cr_assert_eq(b->start(p.o.instance, &p.b[i % KINDS], &err), RR_OK, "%s", err.text);
+        sem_post(&p.started);
+    }
+    pthread_join(finisher, NULL);
+    cr_expect_eq(p.wrong, 0);
+
+    /* Out of turn. */
+    cr_expect_eq(b->finish(p.o.instance, one, &err), RR_E_ARG);
+    cr_expect_eq(b->start(p.o.instance, &p.b[1], &err), RR_OK);
+    cr_expect_eq(b->score(p.o.instance, &p.b[1], one, &err), RR_E_ARG);
+    cr_expect_eq(b->start(p.o.instance, &p.b[3], &err), RR_OK);
+    cr_expect_eq(b->start(p.o.instance, &p.b[3], &err), RR_E_ARG);
+    cr_expect_eq(b->finish(p.o.instance, one, &err), RR_OK);
+    cr_expect_eq(memcmp(one, p.want[1], 3 * sizeof *one), 0);
+    cr_expect_eq(b->finish(p.o.instance, one, &err), RR_OK);
+    cr_expect_eq(memcmp(one, p.want[3], 9 * sizeof *one), 0);
+    backend_close(&p.o);
+    for (int k = 0; k < KINDS; k++)
+        free((void *)p.b[k].cu);
+    free((void *)p.b[0].tok);
+    free((void *)p.b[2].tok);
     truth_close(&t);
 }
 

@@ -1,5 +1,5 @@
-/* test_cuda_8bit.c - the CUDA backend by a calibration file: what the shipped one promises, the same
- * meaning as on the cpu, files it cannot take refused. Needs a card. */
+/* test_cuda_8bit.c - the CUDA backend by a calibration file: what the shipped one promises, the
+ * same meaning as on the cpu, files it cannot take refused. Needs a card. */
 #include "card.h"
 
 #include "quant/quant.h"
@@ -111,8 +111,8 @@ Test(cuda_8bit, by_the_shipped_calibration_int8_is_within_a_tenth) {
     truth_close(&t);
 }
 
-/* Static scales mean the same on both: with all else in fp32 (tf32 on the card) only values that lie
- * between two roundings differ. Smoothed or not, with some products kept. */
+/* Static scales mean the same on both: with all else in fp32 (tf32 on the card) only values that
+ * lie between two roundings differ. Smoothed or not, with some products kept. */
 Test(cuda_8bit, static_files_mean_what_they_mean_on_the_cpu) {
     NEED_CARD(b);
     static const double smooth[] = {0, 0.5};
@@ -150,7 +150,8 @@ Test(cuda_8bit, static_files_mean_what_they_mean_on_the_cpu) {
     truth_close(&t);
 }
 
-/* Values beyond the threshold saturate: with thresholds far too low the scores are wrong, and finite. */
+/* Values beyond the threshold saturate: with thresholds far too low the scores are wrong, and
+ * finite. */
 Test(cuda_8bit, what_lies_beyond_a_static_threshold_saturates) {
     NEED_CARD(b);
     truth     t;

@@ -1,5 +1,5 @@
-/* test_cuda_plan.c - what the CUDA backend plans before it asks the device for anything: memory, and what of
- * a batch goes where. Needs the toolkit's headers, no card. */
+/* test_cuda_plan.c - what the CUDA backend plans before it asks the device for anything: memory,
+ * and what of a batch goes where. Needs the toolkit's headers, no card. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 
@@ -60,7 +60,7 @@ Test(cuda_plan, nothing_overlaps) {
                           (long)((size_t)r.chunk * 4096 * w.mid_size));
             cr_expect_geq((char *)r.first - (char *)r.head, (long)(s * d * 4));
             cr_expect_geq(r.chunk, 128);
-            cr_expect_leq((char *)r.stage_dev - base, (long)bytes);
+            cr_expect_leq((char *)r.slot[1].stage_dev - base, (long)bytes);
         }
 }
 

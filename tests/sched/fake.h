@@ -1,5 +1,6 @@
-/* fake.h - a backend under a test's control: a sequence's logit is the sum of its ids, batches take
- * as long as told, and calls fail, hang, or answer wrongly on demand. */
+/* fake.h - a backend under a test's control: a sequence's logit is the sum of its ids, batches
+ * take as long as told, and calls fail, hang, or answer wrongly on demand. With FAKE_PIPED 1 it
+ * has start and finish: what happens to a batch on the device happens in finish. */
 #ifndef TESTS_SCHED_FAKE_H
 #define TESTS_SCHED_FAKE_H
 
@@ -10,6 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#ifndef FAKE_PIPED
+#define FAKE_PIPED 0
+#endif
 
 enum { FAKE_CANARY = 8, FAKE_LOG = 4096 };
 
@@ -25,6 +30,10 @@ typedef struct fake_control {
     int             us_a_token; /* sleep                                   */
     int             compute_us; /* processor time of a call                */
     int             opened, n_log;
+    int             fail_start;        /* so many starts fail with ...              */
+    rr_status       start_status;      /* ... this, or RR_E_DEVICE                  */
+    int             started, finished; /* calls of start and finish that were done  */
+    int             most_under_way;
     int32_t         log_tok[FAKE_LOG], log_first[FAKE_LOG]; /* tokens, first id of each batch */
 } fake_control;
 
@@ -65,6 +74,15 @@ static int hit(const void *instance) {
     return fake.only == 0 || *(const int *)instance == fake.only;
 }
 
+typedef struct fake_instance {
+    int weight; /* first: faults pick by it */
+    struct {
+        rr__batch b;
+        int32_t   tok[1000], cu[65];
+    } slot[2];
+    int started, finished;
+} fake_instance;
+
 static rr_status fake_open(void *weights, void **instance, rr_error *err) {
     rr_status s = RR_OK;
 
@@ -73,14 +91,17 @@ static rr_status fake_open(void *weights, void **instance, rr_error *err) {
         fake.fail_open--;
         s = rr__fail(err, RR_E_DEVICE, "fake: open fails");
     } else {
+        fake_instance *i = calloc(1, sizeof *i);
+
         fake.opened++;
-        *instance = weights;
+        i->weight = *(const int *)weights;
+        *instance = i;
     }
     pthread_mutex_unlock(&fake.lock);
     return s;
 }
 
-static rr_status fake_score(void *instance, const rr__batch *b, float *logits, rr_error *err) {
+static rr_status fake_run(void *instance, const rr__batch *b, float *logits, rr_error *err) {
     rr_status s = RR_OK;
     float     wrong;
     int64_t   us, computed;
@@ -116,13 +137,74 @@ static rr_status fake_score(void *instance, const rr__batch *b, float *logits, r
     return s;
 }
 
+static rr_status fake_score(void *instance, const rr__batch *b, float *logits, rr_error *err) {
+    fake_instance *i = instance;
+
+    pthread_mutex_lock(&fake.lock);
+    if (i->started !=
+        i->finished) /* the promise of backend.h; cr_assert is for the test's thread */
+        abort();
+    pthread_mutex_unlock(&fake.lock);
+    return fake_run(instance, b, logits, err);
+}
+
+static rr_status fake_start(void *instance, const rr__batch *b, rr_error *err) {
+    fake_instance *i = instance;
+    const int      at = i->started % 2;
+    rr_status      s = RR_OK;
+
+    pthread_mutex_lock(&fake.lock);
+    if (i->started - i->finished == 2)
+        abort();
+    if (fake.fail_start > 0 && hit(instance)) {
+        fake.fail_start--;
+        s = rr__fail(err, fake.start_status ? fake.start_status : RR_E_DEVICE, "fake: no start");
+    } else {
+        memcpy(i->slot[at].tok, b->tok, (size_t)b->n_tok * sizeof *b->tok);
+        memcpy(i->slot[at].cu, b->cu, ((size_t)b->n_seq + 1) * sizeof *b->cu);
+        i->slot[at].b = *b;
+        i->slot[at].b.tok = i->slot[at].tok;
+        i->slot[at].b.cu = i->slot[at].cu;
+        i->started++;
+        fake.started++;
+        if (i->started - i->finished > fake.most_under_way)
+            fake.most_under_way = i->started - i->finished;
+        pthread_cond_broadcast(&fake.changed);
+    }
+    pthread_mutex_unlock(&fake.lock);
+    return s;
+}
+
+static rr_status fake_finish(void *instance, float *logits, rr_error *err) {
+    fake_instance *i = instance;
+    rr_status      s;
+
+    pthread_mutex_lock(&fake.lock);
+    if (i->started == i->finished)
+        abort();
+    pthread_mutex_unlock(&fake.lock);
+    s = fake_run(instance, &i->slot[i->finished % 2].b, logits, err);
+    pthread_mutex_lock(&fake.lock);
+    i->finished++;
+    fake.finished++;
+    pthread_mutex_unlock(&fake.lock);
+    return s;
+}
+
 static void fake_close(void *instance) {
+    fake_instance *i = instance;
+
+    if (i->started != i->finished)
+        abort();
+    free(i);
 }
 
 static const rr__backend fake_backend = {.abi = RR__BACKEND_ABI,
                                          .name = "fake",
                                          .open = fake_open,
                                          .score = fake_score,
+                                         .start = FAKE_PIPED ? fake_start : NULL,
+                                         .finish = FAKE_PIPED ? fake_finish : NULL,
                                          .close = fake_close};
 
 static int   fake_weight[4] = {1, 2, 3, 4};

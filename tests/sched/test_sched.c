@@ -11,11 +11,11 @@ static rr_stats stats_of(rr__sched *s) {
     return st;
 }
 
-/* Wait until the packer has handed over all it can. */
+/* Wait until the packer has handed over all it can; the runner may have started it. */
 static void await_next(rr__sched *s, int32_t runner_index) {
     for (int there = 0; !there; sleep_us(200)) {
         pthread_mutex_lock(&s->lock);
-        there = s->runners[runner_index].next != NULL;
+        there = s->runners[runner_index].next || s->runners[runner_index].behind;
         pthread_mutex_unlock(&s->lock);
     }
 }

@@ -15,8 +15,8 @@
 
 #include <stdatomic.h>
 
-/* A linear layer on the device. Where it is E4M3 or S8, so are the rows it reads: value = scale * what is
- * stored, after smoothing. */
+/* A linear layer on the device. Where it is E4M3 or S8, so are the rows it reads: value = scale *
+ * what is stored, after smoothing. */
 typedef struct rr__cu_linear {
     rr__cu_type type; /* weights.act, E4M3 or S8                                         */
     int32_t     n, k;
@@ -62,9 +62,9 @@ typedef struct rr__cu_weights {
     float        *out_w, *out_b;                /* [d], [1]                                 */
 } rr__cu_weights;
 
-/* One upload: ids, positions, offsets and tiles of a batch, packed for its shape, so that it is one
- * copy. Exists twice, pinned on the host and on the device. Offsets and tiles count from the start of
- * their part. */
+/* One upload: ids, positions, offsets and tiles of a batch, packed for its shape, so that it is
+ * one copy. Exists twice, pinned on the host and on the device. Offsets and tiles count from the
+ * start of their part. */
 typedef struct rr__cu_staging {
     int32_t     *tok, *pos; /* [n]                                   */
     int32_t     *cu;        /* [s1 + 1] of part 0, [s - s1 + 1] of 1 */
@@ -81,9 +81,23 @@ typedef struct rr__cu_shape {
 
 enum { RR__CU_GRAPHS = 12, RR__CU_LARGEST_GRAPH = 2048 /* tokens */ };
 
+/* What a batch has for itself while another runs. */
+enum { RR__CU_SLOTS = 2 };
+typedef struct rr__cu_slot {
+    char       *stage_dev, *stage_host; /* rr__cu_staging of the largest shape */
+    float      *logits_host;            /* [s] pinned                          */
+    int32_t     n_seq;
+    cudaEvent_t uploaded, done;
+    int32_t     n_graph;
+    struct {
+        rr__cu_shape    shape;
+        cudaGraphExec_t exec;
+    } graph[RR__CU_GRAPHS]; /* rising shape.n */
+} rr__cu_slot;
+
 typedef struct rr__cu_instance {
     rr__cu_weights *w;
-    cudaStream_t    stream;
+    cudaStream_t    stream, copies; /* copies: uploads of large batches while another runs */
     char           *base; /* the one device allocation; letters as in kernels.h, capacity n, s */
     size_t          bytes;
     int32_t         chunk; /* rows the feed-forward takes at a time, so that mid fits in wide */
@@ -101,15 +115,10 @@ typedef struct rr__cu_instance {
     float *head;         /* [s, d] where wide was                                            */
     float *logits;       /* [s]                                                              */
 
-    char    *stage_dev, *stage_host; /* rr__cu_staging of the largest shape */
-    float   *logits_host;            /* [s] pinned                          */
-    int64_t *order;                  /* [s] sequences, longest first        */
-
-    int32_t n_graph;
-    struct {
-        rr__cu_shape    shape;
-        cudaGraphExec_t exec;
-    } graph[RR__CU_GRAPHS]; /* rising shape.n */
+    rr__cu_slot slot[RR__CU_SLOTS]; /* batch i has slot i % 2 from its start to its finish */
+    int64_t    *order;              /* [s] sequences, longest first                         */
+    /* batches so far; apart at most by 2. Only start changes the first, only finish the second. */
+    atomic_uint_fast64_t started, finished;
 } rr__cu_instance;
 
 /* Say which call failed and why; RR_E_NOMEM for memory, RR_E_DEVICE for all else. */
@@ -147,6 +156,8 @@ void      rr__cu_unload(void *weights);
 /* instance.c */
 rr_status rr__cu_open(void *weights, void **instance, rr_error *err);
 rr_status rr__cu_score(void *instance, const rr__batch *b, float *logits, rr_error *err);
+rr_status rr__cu_start(void *instance, const rr__batch *b, rr_error *err);
+rr_status rr__cu_finish(void *instance, float *logits, rr_error *err);
 rr_status rr__cu_observe(void *instance, const rr__batch *b, float *logits, rr__observe_fn fn,
                          void *user, rr_error *err);
 void      rr__cu_close(void *instance);
@@ -168,14 +179,14 @@ size_t rr__cu_instance_bytes(const rr__cu_weights *w);
 void rr__cu_stage(const rr__cu_weights *w, const rr__batch *b, const rr__cu_shape *shape,
                   char *base, int64_t *order);
 
-/* forward.c: put a pass over the staged batch on the instance's stream; logits stay on the device.
- * With fn it waits after each step and shows its result. */
+/* forward.c: put a pass over the batch staged in the slot on the instance's stream; logits stay on
+ * the device. With watch it waits after each step and shows its result. */
 typedef struct rr__cu_watcher {
     rr__observe_fn fn;
     void          *user;
     float         *host, *ctx, *before; /* [n, max(3d, f)], [n, d], [n, d] */
 } rr__cu_watcher;
-rr_status rr__cu_forward(rr__cu_instance *r, const rr__cu_shape *shape, rr__cu_watcher *watch,
-                         rr_error *err);
+rr_status rr__cu_forward(rr__cu_instance *r, const rr__cu_slot *slot, const rr__cu_shape *shape,
+                         rr__cu_watcher *watch, rr_error *err);
 
 #endif

@@ -3,10 +3,10 @@
  *
  * What is fused: embedding + LayerNorm, bias into every GEMM, GELU into the first feed-forward
  * GEMM, the residual add into the two GEMMs that end a sublayer, quantisation (as the product that
- * reads next wants it) into LayerNorm and, for fp8, into GELU and attention. The residual stream x is
- * updated in place; ctx takes q's place; mid lies where qkv was. A batch too large for that place goes
- * through attention in two parts. The last layer computes K and V of all tokens, all else of the first
- * token of each sequence. */
+ * reads next wants it) into LayerNorm and, for fp8, into GELU and attention. The residual stream x
+ * is updated in place; ctx takes q's place; mid lies where qkv was. A batch too large for that
+ * place goes through attention in two parts. The last layer computes K and V of all tokens, all
+ * else of the first token of each sequence. */
 #include "backend/cuda/cuda.h"
 
 #include "base/half.h"
@@ -22,7 +22,8 @@ typedef struct pass {
     rr_error             *err;
 } pass;
 
-/* Rows a GEMM reads: 16 or 32 bits, or quantised, with a scale and a note each where they have one. */
+/* Rows a GEMM reads: 16 or 32 bits, or quantised, with a scale and a note each where they have
+ * one. */
 typedef struct rows {
     const void        *data;
     int32_t            ld;
@@ -118,8 +119,8 @@ static rr_status show(const pass *p, int32_t layer, const char *name, int32_t n,
     return RR_OK;
 }
 
-/* qkv, ctx and mid exist piece by piece; row `first` on goes to its place, and all is shown behind the
- * last. */
+/* qkv, ctx and mid exist piece by piece; row `first` on goes to its place, and all is shown behind
+ * the last. */
 static rr_status look_piece(const pass *p, float *to, int32_t first, int32_t n, int32_t cols,
                             const void *data, int32_t ld, rr__cu_type type, float scale) {
     return p->watch ? look(p, to + (size_t)first * cols, n, cols, data, ld, type, scale, NULL)
@@ -254,7 +255,8 @@ static rr_status embed(const pass *p) {
     return RR_OK;
 }
 
-/* Attention of one part, whose qkv lie in r->wide; ctx goes to x, or to x8 where its reader o is fp8. */
+/* Attention of one part, whose qkv lie in r->wide; ctx goes to x, or to x8 where its reader o is
+ * fp8. */
 static rr__cu_attention attention_of(const pass *p, const part *at, const rr__cu_linear *o, void *x,
                                      int32_t ld, void *x8) {
     const int32_t d = p->w->m->d_model, h = p->w->m->n_head;
@@ -352,8 +354,8 @@ static rr_status mix(const pass *p, const rr__cu_linear *o, rows ctx, void *x, i
     return linear(p, o, ctx, m, RR__CU_RESIDUAL, p->w->act, x, o->n, p->w->sum_scale);
 }
 
-/* What follows attention and the mixing of its heads, for n rows of x: normalise, feed-forward, add,
- * normalise. next: what reads x behind it. */
+/* What follows attention and the mixing of its heads, for n rows of x: normalise, feed-forward,
+ * add, normalise. next: what reads x behind it. */
 static rr_status after_attention(const pass *p, int32_t layer, void *x, room x8, int32_t n,
                                  const rr__cu_linear *next) {
     const rr__cu_layer *l = &p->w->layer[layer];
@@ -464,10 +466,11 @@ static rr_status head(const pass *p) {
     return show(p, -1, "logits", s, 1, r->logits, 1, RR__CU_F32, 1, NULL);
 }
 
-rr_status rr__cu_forward(rr__cu_instance *r, const rr__cu_shape *shape, rr__cu_watcher *watch,
-                         rr_error *err) {
-    const rr__model *m = r->w->m;
-    const pass       p = {r, r->w, *shape, rr__cu_staging_at(r->stage_dev, shape), watch, err};
+rr_status rr__cu_forward(rr__cu_instance *r, const rr__cu_slot *slot, const rr__cu_shape *shape,
+                         rr__cu_watcher *watch, rr_error *err) {
+    const rr__model     *m = r->w->m;
+    const rr__cu_staging in = rr__cu_staging_at(slot->stage_dev, shape);
+    const pass           p = {r, r->w, *shape, in, watch, err};
 
     RR__TRY(embed(&p));
     RR__TRY(show(&p, -1, "emb", shape->n, m->d_model, r->x, m->d_model, r->w->act, 1, NULL));

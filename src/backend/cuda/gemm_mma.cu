@@ -19,8 +19,10 @@ __device__ __forceinline__ float gelu(float v) {
     return 0.5f * v * (1.f + erff(v * 0.70710678118654752f));
 }
 
-/* What a row's note adds to its sums of columns col and col + 1, in the unit of the sums times as. */
-__device__ __forceinline__ float2 outliers2(const rr__cu_gemm &g, const rr__cu_note *note, int col) {
+/* What a row's note adds to its sums of columns col and col + 1, in the unit of the sums times
+ * as. */
+__device__ __forceinline__ float2 outliers2(const rr__cu_gemm &g, const rr__cu_note *note,
+                                            int col) {
     const int8_t *w = (const int8_t *)g.w + (size_t)col * g.k;
     float2        s = make_float2(0, 0);
 

@@ -1,9 +1,14 @@
-/* instance.c - an instance: all its memory planned at open, graphs for small batches, and score.
+/* instance.c - an instance: all its memory planned at open, graphs for small batches, start and
+ * finish.
+ *
+ * Two batches may be under way. The second is staged in a slot of its own, goes up on a stream of
+ * its own, and its kernels stand in the queue behind those of the first, so that the device goes
+ * from one to the other without the host. One thread may start while another waits in finish.
  *
  * A small batch runs as a captured graph for its bucket of tokens: some 170 launches cost the host
  * more than the card needs for 512 tokens. The graph's grids are sized for the bucket; a batch is
- * padded with rows that belong to no sequence and tiles that say so. Rows never mix, so the padding
- * changes no bit of a logit. */
+ * padded with rows that belong to no sequence and tiles that say so. Rows never mix, so the
+ * padding changes no bit of a logit. The upload, 16 KB at most, is part of the graph. */
 #include "backend/cuda/cuda.h"
 
 #include <stdio.h>
@@ -16,52 +21,113 @@ enum { N_BUCKET = sizeof buckets / sizeof *buckets };
 
 /* ---- score ---------------------------------------------------------------------- */
 
-/* Upload, pass, download, all on the stream; what a graph captures. */
-static rr_status enqueue(rr__cu_instance *r, const rr__cu_shape *shape, rr__cu_watcher *watch,
-                         rr_error *err) {
-    rr_status s;
-
-    RR__CU_TRY(cudaMemcpyAsync(r->stage_dev, r->stage_host, rr__cu_staging_at(NULL, shape).bytes,
-                               cudaMemcpyHostToDevice, r->stream),
+static rr_status upload(const rr__cu_slot *slot, const rr__cu_shape *shape, cudaStream_t stream,
+                        rr_error *err) {
+    RR__CU_TRY(cudaMemcpyAsync(slot->stage_dev, slot->stage_host,
+                               rr__cu_staging_at(NULL, shape).bytes, cudaMemcpyHostToDevice,
+                               stream),
                err);
-    s = rr__cu_forward(r, shape, watch, err);
-    if (s != RR_OK)
-        return s;
-    RR__CU_TRY(cudaMemcpyAsync(r->logits_host, r->logits, (size_t)shape->s * sizeof(float),
+    return RR_OK;
+}
+
+/* Pass and download. */
+static rr_status compute(rr__cu_instance *r, const rr__cu_slot *slot, const rr__cu_shape *shape,
+                         rr__cu_watcher *watch, rr_error *err) {
+    RR__TRY(rr__cu_forward(r, slot, shape, watch, err));
+    RR__CU_TRY(cudaMemcpyAsync(slot->logits_host, r->logits, (size_t)shape->s * sizeof(float),
                                cudaMemcpyDeviceToHost, r->stream),
                err);
     return RR_OK;
 }
 
-static rr_status run(rr__cu_instance *r, const rr__batch *b, float *logits, rr__cu_watcher *watch,
-                     rr_error *err) {
-    rr__cu_shape shape = rr__cu_shape_of(r->w, b);
-    rr_status    s = RR_OK;
-    int32_t      i = 0;
+/* All of it on the stream; what a graph captures. */
+static rr_status enqueue(rr__cu_instance *r, const rr__cu_slot *slot, const rr__cu_shape *shape,
+                         rr__cu_watcher *watch, rr_error *err) {
+    RR__TRY(upload(slot, shape, r->stream, err));
+    return compute(r, slot, shape, watch, err);
+}
 
-    while (i < r->n_graph && !(shape.n <= r->graph[i].shape.n && shape.s <= r->graph[i].shape.s &&
-                               shape.n_tile <= r->graph[i].shape.n_tile))
+/* The same while another batch runs: the upload does not wait for it. */
+static rr_status enqueue_behind(rr__cu_instance *r, const rr__cu_slot *slot,
+                                const rr__cu_shape *shape, rr_error *err) {
+    RR__TRY(upload(slot, shape, r->copies, err));
+    RR__CU_TRY(cudaEventRecord(slot->uploaded, r->copies), err);
+    RR__CU_TRY(cudaStreamWaitEvent(r->stream, slot->uploaded, 0), err);
+    return compute(r, slot, shape, NULL, err);
+}
+
+/* The smallest graph the batch fits in; n_graph if there is none. */
+static int32_t graph_for(const rr__cu_slot *slot, const rr__cu_shape *shape) {
+    int32_t i = 0;
+
+    while (i < slot->n_graph &&
+           !(shape->n <= slot->graph[i].shape.n && shape->s <= slot->graph[i].shape.s &&
+             shape->n_tile <= slot->graph[i].shape.n_tile))
         i++;
+    return i;
+}
+
+static rr_status start(rr__cu_instance *r, const rr__batch *b, rr__cu_watcher *watch,
+                       rr_error *err) {
+    const rr__cu_shape  shape = rr__cu_shape_of(r->w, b);
+    const uint_fast64_t n = atomic_load(&r->started);
+    rr__cu_slot        *slot = &r->slot[n % RR__CU_SLOTS];
+    const uint_fast64_t under_way = n - atomic_load(&r->finished);
+    const int32_t       i = watch ? slot->n_graph : graph_for(slot, &shape);
+    const rr__cu_shape *staged = i < slot->n_graph ? &slot->graph[i].shape : &shape;
+
+    if (under_way == RR__CU_SLOTS)
+        return rr__fail(err, RR_E_ARG, "cuda: two batches are under way already");
     RR__CU_TRY(cudaSetDevice(r->w->opts.device), err);
-    if (i < r->n_graph && !watch) {
-        rr__cu_stage(r->w, b, &r->graph[i].shape, r->stage_host, r->order);
-        RR__CU_TRY(cudaGraphLaunch(r->graph[i].exec, r->stream), err);
-    } else {
-        rr__cu_stage(r->w, b, &shape, r->stage_host, r->order);
-        s = enqueue(r, &shape, watch, err);
-    }
-    if (s == RR_OK)
-        RR__CU_TRY(cudaStreamSynchronize(r->stream), err);
-    if (s == RR_OK)
-        memcpy(logits, r->logits_host, (size_t)b->n_seq * sizeof *logits);
-    return s;
+    slot->n_seq = b->n_seq;
+    rr__cu_stage(r->w, b, staged, slot->stage_host, r->order);
+    if (i < slot->n_graph)
+        RR__CU_TRY(cudaGraphLaunch(slot->graph[i].exec, r->stream), err);
+    else if (under_way)
+        RR__TRY(enqueue_behind(r, slot, &shape, err));
+    else
+        RR__TRY(enqueue(r, slot, &shape, watch, err));
+    RR__CU_TRY(cudaEventRecord(slot->done, r->stream), err);
+    atomic_store(&r->started, n + 1);
+    return RR_OK;
+}
+
+rr_status rr__cu_start(void *instance, const rr__batch *b, rr_error *err) {
+    rr__cu_instance *r = instance;
+
+    RR__TRY(rr__batch_check(b, r->w->m, &r->w->opts, err));
+    return start(r, b, NULL, err);
+}
+
+rr_status rr__cu_finish(void *instance, float *logits, rr_error *err) {
+    rr__cu_instance    *r = instance;
+    const uint_fast64_t n = atomic_load(&r->finished);
+    const rr__cu_slot  *slot = &r->slot[n % RR__CU_SLOTS];
+    cudaError_t         e = cudaSetDevice(r->w->opts.device);
+
+    if (n == atomic_load(&r->started))
+        return rr__fail(err, RR_E_ARG, "cuda: no batch is under way");
+    if (e == cudaSuccess)
+        e = cudaEventSynchronize(slot->done);
+    if (e == cudaSuccess)
+        memcpy(logits, slot->logits_host, (size_t)slot->n_seq * sizeof *logits);
+    atomic_store(&r->finished, n + 1); /* failed or not, its slot is free */
+    RR__CU_TRY(e, err);
+    return RR_OK;
+}
+
+/* Start and finish, for a batch that has the instance to itself. */
+static rr_status alone(rr__cu_instance *r, const rr__batch *b, float *logits, rr__cu_watcher *watch,
+                       rr_error *err) {
+    RR__TRY(rr__batch_check(b, r->w->m, &r->w->opts, err));
+    if (atomic_load(&r->started) != atomic_load(&r->finished))
+        return rr__fail(err, RR_E_ARG, "cuda: score between a start and its finish");
+    RR__TRY(start(r, b, watch, err));
+    return rr__cu_finish(r, logits, err);
 }
 
 rr_status rr__cu_score(void *instance, const rr__batch *b, float *logits, rr_error *err) {
-    rr__cu_instance *r = instance;
-    rr_status        s = rr__batch_check(b, r->w->m, &r->w->opts, err);
-
-    return s == RR_OK ? run(r, b, logits, NULL, err) : s;
+    return alone(instance, b, logits, NULL, err);
 }
 
 rr_status rr__cu_observe(void *instance, const rr__batch *b, float *logits, rr__observe_fn fn,
@@ -72,11 +138,11 @@ rr_status rr__cu_observe(void *instance, const rr__batch *b, float *logits, rr__
     rr_status        s = rr__batch_check(b, r->w->m, &r->w->opts, err);
 
     if (s != RR_OK || !fn)
-        return s == RR_OK ? run(r, b, logits, NULL, err) : s;
+        return s == RR_OK ? alone(r, b, logits, NULL, err) : s;
     watch.host = malloc((size_t)b->n_tok * (f > 3 * d ? f : 3 * d) * sizeof(float));
     watch.ctx = malloc((size_t)b->n_tok * d * sizeof(float));
     watch.before = malloc((size_t)b->n_tok * d * sizeof(float));
-    s = watch.host && watch.ctx && watch.before ? run(r, b, logits, &watch, err)
+    s = watch.host && watch.ctx && watch.before ? alone(r, b, logits, &watch, err)
                                                 : rr__fail(err, RR_E_NOMEM, "cuda: out of memory");
     free(watch.host);
     free(watch.ctx);
@@ -88,39 +154,37 @@ rr_status rr__cu_observe(void *instance, const rr__batch *b, float *logits, rr__
 
 /* A batch of one-token sequences that fills a shape, to run kernels before they are captured (the
  * driver loads a kernel at its first launch) and before anybody waits for them. */
-static rr_status warm(rr__cu_instance *r, const rr__cu_shape *shape, rr_error *err) {
-    rr__cu_staging g = rr__cu_staging_at(r->stage_host, shape);
-    rr_status      s;
+static rr_status warm(rr__cu_instance *r, const rr__cu_slot *slot, const rr__cu_shape *shape,
+                      rr_error *err) {
+    rr__cu_staging g = rr__cu_staging_at(slot->stage_host, shape);
 
-    memset(r->stage_host, 0, g.bytes);
+    memset(slot->stage_host, 0, g.bytes);
     for (int32_t i = 0; i <= shape->s; i++)
         g.cu[i] = i;
     for (int32_t i = 0; i < shape->n_tile; i++)
         g.tile[i] = (rr__cu_tile){i < shape->s ? i : -1, 0};
-    s = enqueue(r, shape, NULL, err);
-    if (s == RR_OK)
-        RR__CU_TRY(cudaStreamSynchronize(r->stream), err);
-    return s;
+    RR__TRY(enqueue(r, slot, shape, NULL, err));
+    RR__CU_TRY(cudaStreamSynchronize(r->stream), err);
+    return RR_OK;
 }
 
-static rr_status capture(rr__cu_instance *r, const rr__cu_shape *shape, rr_error *err) {
+static rr_status capture(rr__cu_instance *r, rr__cu_slot *slot, const rr__cu_shape *shape,
+                         rr_error *err) {
     cudaGraph_t graph = NULL;
     cudaError_t e;
-    rr_status   s = warm(r, shape, err);
+    rr_status   s;
 
-    if (s != RR_OK)
-        return s;
     RR__CU_TRY(cudaStreamBeginCapture(r->stream, cudaStreamCaptureModeThreadLocal), err);
-    s = enqueue(r, shape, NULL, err);
+    s = enqueue(r, slot, shape, NULL, err);
     e = cudaStreamEndCapture(r->stream, &graph);
     if (s == RR_OK && e == cudaSuccess)
-        e = cudaGraphInstantiate(&r->graph[r->n_graph].exec, graph, 0);
+        e = cudaGraphInstantiate(&slot->graph[slot->n_graph].exec, graph, 0);
     if (graph)
         cudaGraphDestroy(graph);
     if (s != RR_OK)
         return s;
     RR__CU_TRY(e, err);
-    r->graph[r->n_graph++].shape = *shape;
+    slot->graph[slot->n_graph++].shape = *shape;
     return RR_OK;
 }
 
@@ -128,15 +192,17 @@ static rr_status capture_all(rr__cu_instance *r, rr_error *err) {
     const rr__cu_shape c = rr__cu_capacity(r->w);
     const int32_t      most = rr__cu_wide_rows(r->w);
     rr__cu_shape       shape = rr__cu_whole(r->w, most, c.s < most ? c.s : most);
-    rr_status          s = warm(r, &shape, err);
 
-    for (int32_t i = 0; i < N_BUCKET && s == RR_OK && buckets[i] <= c.n; i++) {
+    RR__TRY(warm(r, &r->slot[0], &shape, err));
+    for (int32_t i = 0; i < N_BUCKET && buckets[i] <= c.n; i++) {
         const int32_t seqs = buckets[i] < 256 ? 16 : buckets[i] / 16;
 
         shape = rr__cu_whole(r->w, buckets[i], seqs < c.s ? seqs : c.s);
-        s = capture(r, &shape, err);
+        RR__TRY(warm(r, &r->slot[0], &shape, err));
+        for (int k = 0; k < RR__CU_SLOTS; k++)
+            RR__TRY(capture(r, &r->slot[k], &shape, err));
     }
-    return s;
+    return RR_OK;
 }
 
 /* Refuse an instance that would take more than memory_limit or than is free. */
@@ -153,6 +219,25 @@ static rr_status check_memory(rr__cu_weights *w, size_t bytes, rr_error *err) {
         return rr__fail(err, RR_E_NOMEM, "cuda: an instance takes %.0f MB; %.0f MB are free",
                         bytes / 1e6, room / 1e6);
     return RR_OK;
+}
+
+static rr_status open_slot(rr__cu_slot *slot, const rr__cu_shape *c, rr_error *err) {
+    RR__CU_TRY(cudaMallocHost((void **)&slot->stage_host, rr__cu_staging_at(NULL, c).bytes), err);
+    RR__CU_TRY(cudaMallocHost((void **)&slot->logits_host, (size_t)c->s * sizeof(float)), err);
+    RR__CU_TRY(cudaEventCreateWithFlags(&slot->uploaded, cudaEventDisableTiming), err);
+    RR__CU_TRY(cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming), err);
+    return RR_OK;
+}
+
+static void close_slot(rr__cu_slot *slot) {
+    for (int32_t i = 0; i < slot->n_graph; i++)
+        cudaGraphExecDestroy(slot->graph[i].exec);
+    if (slot->uploaded)
+        cudaEventDestroy(slot->uploaded);
+    if (slot->done)
+        cudaEventDestroy(slot->done);
+    cudaFreeHost(slot->stage_host);
+    cudaFreeHost(slot->logits_host);
 }
 
 static rr_status fill(rr__cu_instance *r, rr_error *err) {
@@ -172,9 +257,10 @@ static rr_status fill(rr__cu_instance *r, rr_error *err) {
     atomic_fetch_add(&r->w->instance_bytes, bytes);
     rr__cu_plan(r, r->w, r->base);
     RR__CU_TRY(cudaMemset(r->base, 0, bytes), err); /* spare rows start finite */
-    RR__CU_TRY(cudaMallocHost((void **)&r->stage_host, rr__cu_staging_at(NULL, &c).bytes), err);
-    RR__CU_TRY(cudaMallocHost((void **)&r->logits_host, (size_t)c.s * sizeof(float)), err);
     RR__CU_TRY(cudaStreamCreateWithFlags(&r->stream, cudaStreamNonBlocking), err);
+    RR__CU_TRY(cudaStreamCreateWithFlags(&r->copies, cudaStreamNonBlocking), err);
+    for (int i = 0; i < RR__CU_SLOTS; i++)
+        RR__TRY(open_slot(&r->slot[i], &c, err));
     RR__CU_TRY(cudaDeviceSynchronize(), err);
     return capture_all(r, err);
 }
@@ -201,12 +287,14 @@ void rr__cu_close(void *instance) {
     if (!r)
         return;
     cudaSetDevice(r->w->opts.device);
-    for (int32_t i = 0; i < r->n_graph; i++)
-        cudaGraphExecDestroy(r->graph[i].exec);
+    if (r->stream)
+        cudaStreamSynchronize(r->stream); /* a start that failed half way may have left work */
+    for (int i = 0; i < RR__CU_SLOTS; i++)
+        close_slot(&r->slot[i]);
     if (r->stream)
         cudaStreamDestroy(r->stream);
-    cudaFreeHost(r->stage_host);
-    cudaFreeHost(r->logits_host);
+    if (r->copies)
+        cudaStreamDestroy(r->copies);
     cudaFree(r->base);
     atomic_fetch_sub(&r->w->instance_bytes, r->bytes);
     free(r->order);

@@ -1,17 +1,18 @@
 /* kernels.h - every device operation of the CUDA backend, as a C function that launches it.
  *
- * Floor 4, the line between host logic (C) and kernels (.cu). A launch takes one plain struct, puts
- * work on a stream and returns the launch's error; it never allocates, never waits, and may be
- * captured in a graph, so whatever differs between two batches of one bucket (lengths, tiles, ids)
- * lies in device memory. Pointers are device pointers, 16-byte aligned; row strides ("ld") count
- * elements and are multiples of 16 bytes.
+ * Floor 4, the line between host logic (C) and kernels (.cu). A launch takes one plain struct,
+ * puts work on a stream and returns the launch's error; it never allocates, never waits, and may
+ * be captured in a graph, so whatever differs between two batches of one bucket (lengths, tiles,
+ * ids) lies in device memory. Pointers are device pointers, 16-byte aligned; row strides ("ld")
+ * count elements and are multiples of 16 bytes.
  *
  * Bits: a row of any result depends on that row's inputs only, not on m, on its place in the batch
- * or on which kernel of a family ran. So every GEMM adds k = 0, 1, 2, ... steps of 32 bytes in this
- * order into one fp32 (int8: int32) accumulator, and no kernel splits k; outliers (below) are added
- * one by one behind that, in the order of the row's note.
+ * or on which kernel of a family ran. So every GEMM adds k = 0, 1, 2, ... steps of 32 bytes in
+ * this order into one fp32 (int8: int32) accumulator, and no kernel splits k; outliers (below) are
+ * added one by one behind that, in the order of the row's note.
  *
- * Letters: n = n_tok, s = n_seq, d = d_model, f = d_ff, h = n_head, c = d / h (docs/GLOSSARY.md). */
+ * Letters: n = n_tok, s = n_seq, d = d_model, f = d_ff, h = n_head, c = d / h
+ * (docs/GLOSSARY.md). */
 #ifndef RR_BACKEND_CUDA_KERNELS_H
 #define RR_BACKEND_CUDA_KERNELS_H
 
@@ -30,9 +31,10 @@ typedef enum rr__cu_type {
     RR__CU_S8
 } rr__cu_type;
 
-/* Trained encoders have a few values in a row that are ten or fifty times the rest. In int8 they would
- * set the row's scale and be most of all error, so those beyond RR__CU_BEYOND times the row's root mean
- * square, RR__CU_OUTLIERS of them at most, are not in the int8 row: the row's note has them as they are. */
+/* Trained encoders have a few values in a row that are ten or fifty times the rest. In int8 they
+ * would set the row's scale and be most of all error, so those beyond RR__CU_BEYOND times the
+ * row's root mean square, RR__CU_OUTLIERS of them at most, are not in the int8 row: the row's note
+ * has them as they are. */
 #define RR__CU_OUTLIERS 16
 #define RR__CU_BEYOND   5.0f
 
@@ -67,8 +69,8 @@ typedef struct rr__cu_gemm {
     float       out_scale; /* 1, or 1/64 before a LayerNorm in fp16, or what fills E4M3     */
 } rr__cu_gemm;
 
-/* GELU to E4M3 is computed in fp16, where 1 / out_scale between these is exact and loses nothing that
- * 65,504 holds. */
+/* GELU to E4M3 is computed in fp16, where 1 / out_scale between these is exact and loses nothing
+ * that 65,504 holds. */
 #define RR__CU_GELU_LEAST 0x1p-15f
 #define RR__CU_GELU_MOST  0x1p8f
 
@@ -119,8 +121,8 @@ cudaError_t rr__cu_attention_first(const rr__cu_attention *a, const void *q, cud
 #define RR__CU_MAX_WIDTH 1024      /* widest d_model a LayerNorm holds in registers  */
 #define RR__CU_TYPE1     INT32_MIN /* set in pos[t] where token t has token type 1   */
 
-/* Rows to 8 bits: q = v * inv_smooth / scale. The scale is one for all rows, beyond which values saturate,
- * or each row's own, which its largest value just reaches. */
+/* Rows to 8 bits: q = v * inv_smooth / scale. The scale is one for all rows, beyond which values
+ * saturate, or each row's own, which its largest value just reaches. */
 typedef struct rr__cu_quant {
     rr__cu_type  type;       /* E4M3 or S8                                               */
     void        *q;          /* [rows, cols] packed; NULL: nothing is quantised          */

@@ -1,15 +1,15 @@
-/* plan.c - how much of everything: the shape of a batch, and an instance's memory for the largest. No call
- * to the device, so that it is tested without one. Called by instance.c and weights.c. */
+/* plan.c - how much of everything: the shape of a batch, and an instance's memory for the largest.
+ * No call to the device, so that it is tested without one. Called by instance.c and weights.c. */
 #include "backend/cuda/cuda.h"
 
 enum { ALIGN = 256 };
 
 /* ---- shapes -------------------------------------------------------------------- */
 
-/* Tokens that qkv has room for. It is two thirds of all memory, and nothing but attention needs it whole;
- * so it has room for 7/8 of the tokens, and of a batch that has more the parts follow each other. All where
- * graphs run, whose cut would have to be the same for every batch; and not so few that there might be no
- * cut between two long sequences that leaves both parts short enough. */
+/* Tokens that qkv has room for. It is two thirds of all memory, and nothing but attention needs it
+ * whole; so it has room for 7/8 of the tokens, and of a batch that has more the parts follow each
+ * other. All where graphs run, whose cut would have to be the same for every batch; and not so few
+ * that there might be no cut between two long sequences that leaves both parts short enough. */
 int32_t rr__cu_wide_rows(const rr__cu_weights *w) {
     const int32_t n = w->opts.max_batch_tokens, longest = w->m->max_length;
     int32_t       spare = n / 8;
@@ -103,7 +103,8 @@ size_t rr__cu_plan(rr__cu_instance *r, const rr__cu_weights *w, char *base) {
     r->first_q = place(base, &used, s * d * e);
     r->head = r->wide; /* when mid is read */
     r->logits = place(base, &used, s * sizeof(float));
-    r->stage_dev = place(base, &used, rr__cu_staging_at(NULL, &c).bytes);
+    for (int i = 0; i < RR__CU_SLOTS; i++)
+        r->slot[i].stage_dev = place(base, &used, rr__cu_staging_at(NULL, &c).bytes);
     return used;
 }
 

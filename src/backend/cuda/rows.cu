@@ -2,21 +2,23 @@
  *
  *     embed      x[t] = LN(word[tok[t]] + type[type[t]] + position[pos[t]])
  *     layernorm  x[t] = LN(in[t])                 in is the residual sum the GEMM before left
- *     both also write x[t] * inv_smooth / scale[t] as e4m3 or s8; scale[t] = max |x[t]| / 448 or 127,
+ *     both also write x[t] * inv_smooth / scale[t] as e4m3 or s8, scale[t] = max |x[t]| / 448 or 127
  *     or one for all rows; of an s8 row with a scale of its own the outliers go to its note
  *
  * One warp a row, the row in registers (up to 1,024 values, 32 a lane); mean and variance in fp32,
- * two passes over the registers, so nothing cancels. Wider rows (GELU's) are read three times. Traffic: each byte read once, written once;
- * bound by memory. Shuffles add in a fixed tree: a row's bits depend on the row alone. */
+ * two passes over the registers, so nothing cancels. Wider rows (GELU's) are read three times.
+ * Traffic: each byte read once, written once; bound by memory. Shuffles add in a fixed tree: a
+ * row's bits depend on the row alone. */
 #include "backend/cuda/device.cuh"
 
 enum { WARPS = 4, CHUNKS = RR__CU_MAX_WIDTH / 256 }; /* chunk: 8 values; a lane has up to CHUNKS */
 
 /* ---- to 8 bits ------------------------------------------------------------- */
 
-/* Takes the outliers of eight values a lane, columns at .. at + 7 of the row, out of v and, if note is not
- * NULL, writes them there; n of them came before. The order is fixed, so a note has the same bits in
- * any batch. All lanes of the warp call it, those past the row's end with zeros. */
+/* Takes the outliers of eight values a lane, columns at .. at + 7 of the row, out of v and, if
+ * note is not NULL, writes them there; n of them came before. The order is fixed, so a note has
+ * the same bits in any batch. All lanes of the warp call it, those past the row's end with
+ * zeros. */
 __device__ __forceinline__ void take_outliers(float v[8], int at, float limit, int &n,
                                               rr__cu_note *note) {
     const unsigned before = (1u << (threadIdx.x & 31)) - 1;
@@ -41,7 +43,8 @@ __device__ __forceinline__ void take_outliers(float v[8], int at, float limit, i
     }
 }
 
-/* What lies beyond this is an outlier of a row of d values whose squares a warp's lanes sum up to. */
+/* What lies beyond this is an outlier of a row of d values whose squares a warp's lanes sum up
+ * to. */
 __device__ __forceinline__ float outlier_limit(float squares, int d) {
     return RR__CU_BEYOND * sqrtf(rr_warp_sum(squares) / d);
 }
@@ -118,7 +121,8 @@ __device__ __forceinline__ void quantise(const rr__cu_quant &to, int row, int d,
 
 /* ---- LayerNorm ----------------------------------------------------------------- */
 
-/* Normalise the row in v, write it and its quantised form. Chunks past the row are and stay zeros. */
+/* Normalise the row in v, write it and its quantised form. Chunks past the row are and stay
+ * zeros. */
 template <typename E>
 __device__ __forceinline__ void finish(const rr__cu_norm &p, int row, float v[CHUNKS][8]) {
     const int lane = threadIdx.x & 31;

@@ -1,5 +1,5 @@
-/* stage.c - a batch to what one copy takes to the device: ids, rows of the position table, offsets, and
- * the tiles attention works on. Called by instance.c. */
+/* stage.c - a batch to what one copy takes to the device: ids, rows of the position table,
+ * offsets, and the tiles attention works on. Called by instance.c. */
 #include "backend/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -11,8 +11,8 @@ static int longest_first(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* Query tiles of sequences from .. to - 1, those of the longest first, so that the last blocks to run
- * are short. Returns their number. */
+/* Query tiles of sequences from .. to - 1, those of the longest first, so that the last blocks to
+ * run are short. Returns their number. */
 static int32_t stage_tiles(const rr__cu_weights *w, const rr__batch *b, int32_t from, int32_t to,
                            rr__cu_tile *tile, int64_t *order) {
     const int32_t count = to - from;
@@ -27,8 +27,8 @@ static int32_t stage_tiles(const rr__cu_weights *w, const rr__batch *b, int32_t 
     return n;
 }
 
-/* Spare rows are token 0 at position 0, spare sequences are empty and begin at the spare row, spare tiles
- * are nothing. Only a shape of one part has any. */
+/* Spare rows are token 0 at position 0, spare sequences are empty and begin at the spare row,
+ * spare tiles are nothing. Only a shape of one part has any. */
 void rr__cu_stage(const rr__cu_weights *w, const rr__batch *b, const rr__cu_shape *shape,
                   char *base, int64_t *order) {
     const rr__model *m = w->m;

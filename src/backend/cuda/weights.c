@@ -1,13 +1,13 @@
 /* weights.c - the model on a device: one allocation, filled from the mapped file.
  *
- * A walk over all tensors runs twice, first with no memory to add up the bytes, then to place them.
- * Bytes travel as the file stores them, 64 MB at a time; the device converts or quantises.
+ * A walk over all tensors runs twice, first with no memory to add up the bytes, then to place
+ * them. Bytes travel as the file stores them, 64 MB at a time; the device converts or quantises.
  *
- * Which products are quantised: all in fp8; in int8, and by a calibration, all that it does not keep in
- * float but the last layer's query, output and feed-forward, which see one row of a sequence and cost
- * nothing in 16 bits (the rule of cpu/weights.c). The scale of a product's rows is constant where the calibration
- * has one, and for what attention and GELU write in fp8, from a bound (convert.cu); constants go into the scales
- * of the weights. */
+ * Which products are quantised: all in fp8; in int8, and by a calibration, all that it does not
+ * keep in float but the last layer's query, output and feed-forward, which see one row of a
+ * sequence and cost nothing in 16 bits (the rule of cpu/weights.c). The scale of a product's rows
+ * is constant where the calibration has one, and for what attention and GELU write in fp8, from a
+ * bound (convert.cu); constants go into the scales of the weights. */
 #include "backend/cuda/cuda.h"
 
 #include <math.h>
@@ -74,7 +74,8 @@ static rr_status floats(loader *l, const rr__tensor *t, float **out) {
     return s;
 }
 
-/* How one product is computed; cal: the calibration's part in it, if it is quantised and there is one. */
+/* How one product is computed; cal: the calibration's part in it, if it is quantised and there is
+ * one. */
 typedef struct how {
     rr__cu_type           type;
     const rr__calibrated *cal;
