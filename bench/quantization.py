@@ -1,24 +1,62 @@
 #!/usr/bin/env python3
 """quantization.py - what calibration does to ranking: methods x number of pairs x language, against fp32.
 
-    python bench/quantization.py [--rerank build/rerank] [--model DIR] [--sets A,B] [--queries 16] [--candidates 16]
+    python bench/quantization.py --backend cuda --queries 100 --candidates 50 --jobs 8
 
-Calibrates with pairs of queries that are not evaluated, then runs `rerank eval --compare int8` for every
-calibration, without one (int8 by each row's own scale) and in bf16, all on the cpu backend. Prints
-the tables of docs/QUANTIZATION.md in Markdown and writes docs/img/quantization.svg. The order of candidates
-matters to nobody but a rank metric: look at Kendall's tau first, at nDCG with its interval second."""
+Calibrates with pairs of queries that are not evaluated, then runs `rerank eval --compare` for every precision and
+calibration on one backend. What each run found is kept in --work and not measured again, so a run that was cut off goes
+on. Prints the tables of docs/QUANTIZATION.md in Markdown and, with --plot, writes docs/img/quantization.svg. Intervals
+are 95 % by bootstrap over the queries of all sets. Tau sees every swap: look at it first, at nDCG with its interval
+second."""
 import argparse
 import json
 import random
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = [16, 64, 256, 1024]
 METHODS = ["max", "percentile", "entropy", "mse"]
-SMOOTHED = [("max", 0.7), ("mse", 0.5), ("mse", 0.7)]
+SMOOTHED = [("max", 0.5), ("max", 0.7), ("mse", 0.5), ("mse", 0.7)]
+
+
+@dataclass(frozen=True)
+class Variant:
+    precision: str
+    label: str = ""
+    method: str = ""  # of a calibration that is made for it; else `calibration`, if any, is passed on
+    pairs: int = 0
+    smooth: float = 0
+    calibration: str = ""
+
+    @property
+    def key(self):
+        made = f"-{self.method}-{self.pairs}-{self.smooth}" if self.method else ""
+        return self.precision + made + ("-none" if self.calibration else "")
+
+    @property
+    def name(self):
+        if not self.method:
+            return self.label or self.precision
+        smoothed = f", smoothing {self.smooth}" if self.smooth else ""
+        return f"{self.precision}: {self.method}, {self.pairs} pairs{smoothed}"
+
+
+def variants(backend):
+    own = "a scale a row" + (", 8-bit products chosen by the model's file" if backend == "cpu" else "")
+    out = [Variant("bf16")]
+    if backend == "cuda":
+        out = [Variant("fp16"), Variant("bf16"), Variant("fp8", "fp8, a scale a row"),
+               *(Variant("fp8", method=m, pairs=256) for m in ("max", "mse"))]
+    out += [Variant("int8", "int8, a scale a row, no file", calibration="none"), Variant("int8", f"int8, {own}, the model's file")]
+    out += [Variant("int8", method=m, pairs=256, smooth=a) for m, a in SMOOTHED]
+    return out + [Variant("int8", method=m, pairs=n) for m in METHODS for n in SIZES]
 
 
 def jsonl(path):
@@ -40,90 +78,146 @@ def write_pairs(model, skip, path):
     path.write_text("".join(json.dumps(p, ensure_ascii=False) + "\n" for p in pairs), encoding="utf-8")
 
 
-def evaluate(args, precision, *flags):
-    out = subprocess.run([args.rerank, "eval", "-m", args.model, *(args.model / "eval" / s for s in args.sets), "--queries",
-                          str(args.queries), "--candidates", str(args.candidates), "--backend", "cpu", "--precision", "fp32",
-                          "--compare", precision, "--json", *flags], check=True, capture_output=True, text=True)
-    return json.loads(out.stdout)
+def run(*command):
+    p = subprocess.run([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if p.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{p.stderr}")
 
 
-def cells(sets, precision):
-    """Of one run: the change of nDCG@10 in points with its interval and tau by set, then what is summed over sets."""
-    out = []
+def measure(args, v):
+    """The lines of `rerank eval --per-query` for one variant, measured if they are not there."""
+    found, scales = args.work / f"{v.key}.jsonl", args.work / f"{v.key}.cal.json"
+    if found.exists():
+        return jsonl(found)
+    start = time.time()
+    if v.method and not scales.exists():
+        part = scales.with_suffix(".part")
+        run(args.rerank, "calibrate", "-m", args.model, "--backend", args.backend, "--pairs", args.work / "pairs.jsonl", "-n", v.pairs,
+            "--method", v.method, "--smooth", v.smooth, "--format", v.precision, "-o", part)
+        part.rename(scales)
+    calibrated = time.time()
+    flags = ["--calibration", scales if v.method else v.calibration] if v.method or v.calibration else []
+    part = found.with_suffix(".part")
+    run(args.rerank, "eval", "-m", args.model, *(args.model / "eval" / s for s in args.sets), "--queries", args.queries,
+        "--candidates", args.candidates, "--backend", args.backend, "--precision", "fp32", "--compare", v.precision,
+        "--per-query", part, *flags)
+    part.rename(found)
+    print(f"{v.name}: {calibrated - start:.0f} s to calibrate, {time.time() - calibrated:.0f} s to rank", file=sys.stderr, flush=True)
+    return jsonl(found)
+
+
+def interval(x, seed=1, rounds=2000):
+    """Mean of x and its 95 % interval by bootstrap."""
+    x = np.asarray(x, float)
+    means = x[np.random.default_rng(seed).integers(0, len(x), (rounds, len(x)))].mean(axis=1)
+    return x.mean(), *np.percentile(means, [2.5, 97.5])
+
+
+def column(lines, key):
+    return [q["compared"][key] for q in lines]
+
+
+def change(lines, metric):
+    return [100 * (q["compared"][metric] - q[metric]) for q in lines]
+
+
+def spread(x, digits):
+    mean, low, high = interval(x)
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def table(rows):
+    rows = [[str(c) for c in r] for r in rows]
+    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
+    for r in rows[1:]:
+        print("| " + " | ".join(r) + " |")
+    print(flush=True)
+
+
+def of_all(results):
+    head = ["", "nDCG@10", "MRR@10", "tau", "best changed", "ten best changed"]
+    rows = []
+    for v, lines in results.items():
+        tau, low, high = interval(column(lines, "kendall_tau"))
+        rows.append([v.name, spread(change(lines, "ndcg10"), 2), spread(change(lines, "mrr10"), 2), f"{tau:.3f} [{low:.3f}, {high:.3f}]",
+                     *(f"{100 * np.mean(column(lines, k)):.1f} %" for k in ("top1_flip", "top10_flip"))])
+    table([head, *rows])
+
+
+def by_set(results, sets):
+    """Of every precision, and of the best calibration of each kind, what it does to each set."""
+    best = {}
+    for v, lines in results.items():
+        kind = (v.precision, bool(v.method), bool(v.smooth)) if v.method else v
+        tau = np.mean(column(lines, "kendall_tau"))
+        if kind not in best or tau > best[kind][0]:
+            best[kind] = tau, v
+    chosen = [v for _, v in best.values()]
+    rows = [["", *(v.name for v in chosen)]]
     for s in sets:
-        mean, low, high = (100 * x for x in s["ndcg10_difference"])
-        out.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}], {s['kendall_tau']:.3f}")
-    mrr = sum(s[f"cpu:{precision}"]["mrr10"] - s["cpu:fp32"]["mrr10"] for s in sets) / len(sets)
-    queries = sum(s["queries"] for s in sets)
-    out.append(f"{100 * mrr:+.1f}")
-    out.append(f"{sum(s['top1_flips'] for s in sets)} / {sum(s['top10_flips'] for s in sets)} of {queries}")
-    return out
+        cells = []
+        for v in chosen:
+            lines = [q for q in results[v] if q["set"] == s]
+            cells.append(f"{spread(change(lines, 'ndcg10'), 1)}, {np.mean(column(lines, 'kendall_tau')):.3f}")
+        rows.append([s, *cells])
+    table(rows)
 
 
-def tau(sets):
-    return sum(s["kendall_tau"] for s in sets) / len(sets)
-
-
-def plot(curves, lines, path):
+def plot(results, path):
     import matplotlib
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
     matplotlib.rcParams.update({"svg.hashsalt": "rerank", "svg.fonttype": "none", "font.size": 9, "axes.grid": True,
                                 "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False})
-    fig, ax = plt.subplots(figsize=(6.6, 3.2))
-    for method, points in curves.items():
-        ax.plot([n for n, _ in points], [t for _, t in points], marker="o", label=method)
-    for name, (value, style) in lines.items():
-        ax.axhline(value, color="#444444", linestyle=style, linewidth=1, label=name)
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(SIZES, [str(n) for n in SIZES])
-    ax.set_xlabel("calibration pairs")
-    ax.set_ylabel("Kendall's tau to the order of fp32")
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.4), sharex=True)
+    for ax, values, label in ((axes[0], lambda q: column(q, "kendall_tau"), "Kendall's tau to the order of fp32"),
+                              (axes[1], lambda q: change(q, "ndcg10"), "change of nDCG@10, points")):
+        for method in METHODS:
+            at = [(v.pairs, *interval(values(q))) for v, q in results.items()
+                  if v.precision == "int8" and v.method == method and not v.smooth]
+            n, mean, low, high = zip(*sorted(at))
+            ax.plot(n, mean, marker="o", label=f"int8, {method}")
+            ax.fill_between(n, low, high, alpha=0.15)
+        level = [v for v in results if not v.method or v.smooth == 0.7]
+        for v, style in zip(level, (":", (0, (1, 3)), "--", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 3)))):
+            ax.axhline(np.mean(values(results[v])), color="#444444", linestyle=style, linewidth=1, label=v.name)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(SIZES, [str(n) for n in SIZES])
+        ax.set_xlabel("calibration pairs")
+        ax.set_ylabel(label)
+    axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     fig.tight_layout()
     fig.savefig(path, metadata={"Date": None})
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ap.add_argument("--rerank", default=ROOT / "build/rerank")
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--rerank", type=Path, default=ROOT / "build/rerank")
     ap.add_argument("--model", type=Path, default=ROOT / "models/mini")
-    ap.add_argument("--sets", type=lambda s: s.split(","), default=["xquad-en", "xquad-es", "drcd-dev", "jaquad-dev"])
+    ap.add_argument("--backend", default="cpu", choices=["cpu", "cuda"])
+    ap.add_argument("--sets", type=lambda s: s.split(","), help="default: all of the model's eval folder")
     ap.add_argument("--queries", type=int, default=16)
     ap.add_argument("--candidates", type=int, default=16)
+    ap.add_argument("--jobs", type=int, default=1, help="variants at once")
+    ap.add_argument("--work", type=Path, default=ROOT / "build/quantization", help="where results are kept")
+    ap.add_argument("--plot", action="store_true")
     ap.add_argument("--pairs-only", type=Path, metavar="FILE", help="write the calibration pairs there and stop")
     args = ap.parse_args()
     if args.pairs_only:
         return write_pairs(args.model, args.queries, args.pairs_only)
-    work = ROOT / "build/quantization"
-    work.mkdir(parents=True, exist_ok=True)
-    write_pairs(args.model, args.queries, work / "pairs.jsonl")
-    head = ["", *(f"{s}: nDCG@10, tau" for s in args.sets), "MRR@10", "top 1 / top 10 changed"]
-    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
-
-    def row(name, sets, precision):
-        print("| " + " | ".join([name, *cells(sets, precision)]) + " |", flush=True)
-
-    def calibrated(method, pairs, smooth):
-        start, path = time.time(), work / f"{method}-{pairs}-{smooth}.json"
-        subprocess.run([args.rerank, "calibrate", "-m", args.model, "--backend", "cpu", "--pairs", work / "pairs.jsonl",
-                        "-n", str(pairs), "--method", method, "--smooth", str(smooth), "-o", path], check=True, capture_output=True)
-        sets = evaluate(args, "int8", "--calibration", path)
-        row(f"{method}, {pairs} pairs" + (f", smoothing {smooth}" if smooth else ""), sets, "int8")
-        print(f"{method} {pairs} {smooth}: {time.time() - start:.0f} s", file=sys.stderr)
-        return tau(sets)
-
-    lines = {}
-    for name, precision, style, flags in (("bf16", "bf16", ":", ()),
-                                          ("int8, scale a row", "int8", "--", ("--calibration", "none")),
-                                          ("int8, scale a row, the model's calibration", "int8", (0, (1, 3)), ())):
-        sets = evaluate(args, precision, *flags)
-        row(name, sets, precision)
-        lines[name] = (tau(sets), style)
-    smoothed = {(m, a): calibrated(m, 256, a) for m, a in SMOOTHED}
-    lines["max, smoothing 0.7"] = (smoothed["max", 0.7], "-.")
-    curves = {m: [(n, calibrated(m, n, 0)) for n in SIZES] for m in METHODS}
-    plot(curves, lines, ROOT / "docs/img/quantization.svg")
+    args.sets = args.sets or sorted(p.name for p in (args.model / "eval").iterdir() if (p / "corpus.jsonl").exists())
+    args.work.mkdir(parents=True, exist_ok=True)
+    if not (args.work / "pairs.jsonl").exists():
+        write_pairs(args.model, args.queries, args.work / "pairs.jsonl")
+    todo = variants(args.backend)
+    with ThreadPoolExecutor(args.jobs) as pool:  # those that take longest first
+        done = {v: pool.submit(measure, args, v) for v in sorted(todo, key=lambda v: -v.pairs)}
+    results = {v: done[v].result() for v in todo}
+    print(f"{args.backend}, {len(args.sets)} sets, {args.queries} queries of {args.candidates} candidates each, beside fp32\n")
+    of_all(results)
+    by_set(results, args.sets)
+    if args.plot:
+        plot(results, ROOT / "docs/img/quantization.svg")
 
 
 if __name__ == "__main__":

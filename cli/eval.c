@@ -121,17 +121,47 @@ static int same_top(const int32_t *x, const int32_t *y, size_t n, size_t k) {
     return 1;
 }
 
-static void put_query(eval *e, const beir *b, const beir_query *q, metrics m, const int32_t *order,
-                      const float *score) {
+static const char *base_name(const char *dir) {
+    const char *slash = strrchr(dir, '/');
+
+    return slash && slash[1] ? slash + 1 : dir;
+}
+
+/* What --compare says of one query. */
+typedef struct contrast {
+    metrics b;
+    double  tau;
+    int     top1, top10; /* did the best, the set of ten best, change? */
+} contrast;
+
+static void put_query(eval *e, const char *set, const beir *b, const beir_query *q, metrics m,
+                      const contrast *c, const int32_t *order, const float *score) {
     rr__json_out o = {0};
 
     rr__out_object(&o);
+    rr__out_key(&o, "set");
+    rr__out_cstr(&o, set);
     rr__out_key(&o, "query");
     rr__out_str(&o, q->id);
     rr__out_key(&o, "ndcg10");
     rr__out_f64(&o, m.ndcg10);
     rr__out_key(&o, "mrr10");
     rr__out_f64(&o, m.mrr10);
+    if (c) {
+        rr__out_key(&o, "compared");
+        rr__out_object(&o);
+        rr__out_key(&o, "ndcg10");
+        rr__out_f64(&o, c->b.ndcg10);
+        rr__out_key(&o, "mrr10");
+        rr__out_f64(&o, c->b.mrr10);
+        rr__out_key(&o, "kendall_tau");
+        rr__out_f64(&o, c->tau);
+        rr__out_key(&o, "top1_flip");
+        rr__out_bool(&o, c->top1);
+        rr__out_key(&o, "top10_flip");
+        rr__out_bool(&o, c->top10);
+        rr__out_end_object(&o);
+    }
     rr__out_key(&o, "top");
     rr__out_array(&o);
     for (size_t i = 0; i < q->n_doc && i < 10; i++) {
@@ -151,11 +181,12 @@ static void put_query(eval *e, const beir *b, const beir_query *q, metrics m, co
 }
 
 /* Wait for one query's jobs and add what they say. order is scratch of 2 x n_doc. */
-static rr_status finish(eval *e, const beir *b, const beir_query *q, rr_job *job[2], int32_t *order,
-                        tally *t, rr_error *err) {
+static rr_status finish(eval *e, const char *set, const beir *b, const beir_query *q,
+                        rr_job *job[2], int32_t *order, tally *t, rr_error *err) {
     int32_t     *order_b = order + q->n_doc;
     const float *score, *score_b;
-    metrics      m, mb;
+    metrics      m;
+    contrast     c;
     rr_status    s = rr_wait(job[0], err);
 
     if (!s && job[1])
@@ -169,24 +200,27 @@ static rr_status finish(eval *e, const beir *b, const beir_query *q, rr_job *job
     metrics_rank(score, q->n_doc, order);
     m = metrics_of(order, q->n_doc, q->grade, q->ideal, q->n_ideal);
     add(&t->a, m);
-    if (e->detail)
-        put_query(e, b, q, m, order, score);
     if (job[1]) {
         score_b = rr_job_scores(job[1], NULL);
         metrics_rank(score_b, q->n_doc, order_b);
-        mb = metrics_of(order_b, q->n_doc, q->grade, q->ideal, q->n_ideal);
-        add(&t->b, mb);
-        t->diff[t->n] = mb.ndcg10 - m.ndcg10;
-        t->tau += metrics_kendall(score, score_b, q->n_doc);
-        t->top1 += order[0] != order_b[0];
-        t->top10 += !same_top(order, order_b, q->n_doc, 10);
+        c.b = metrics_of(order_b, q->n_doc, q->grade, q->ideal, q->n_ideal);
+        c.tau = metrics_kendall(score, score_b, q->n_doc);
+        c.top1 = order[0] != order_b[0];
+        c.top10 = !same_top(order, order_b, q->n_doc, 10);
+        add(&t->b, c.b);
+        t->diff[t->n] = c.b.ndcg10 - m.ndcg10;
+        t->tau += c.tau;
+        t->top1 += (size_t)c.top1;
+        t->top10 += (size_t)c.top10;
     }
+    if (e->detail)
+        put_query(e, set, b, q, m, job[1] ? &c : NULL, order, score);
     t->n++;
     t->docs += q->n_doc;
     return RR_OK;
 }
 
-static rr_status run_set(eval *e, const beir *b, tally *t, rr_error *err) {
+static rr_status run_set(eval *e, const char *set, const beir *b, tally *t, rr_error *err) {
     rr_job   *job[IN_FLIGHT][2] = {{NULL}};
     int32_t  *order = NULL;
     size_t    widest = 1, sent = 0, done = 0;
@@ -208,7 +242,7 @@ static rr_status run_set(eval *e, const beir *b, tally *t, rr_error *err) {
             sent++;
         }
         if (!s) {
-            s = finish(e, b, &b->query[done], job[done % IN_FLIGHT], order, t, err);
+            s = finish(e, set, b, &b->query[done], job[done % IN_FLIGHT], order, t, err);
             for (int k = 0; k < 2; k++) {
                 rr_job_free(job[done % IN_FLIGHT][k]);
                 job[done % IN_FLIGHT][k] = NULL;
@@ -241,12 +275,6 @@ static void put_metrics(rr__json_out *o, const char *key, metrics m, size_t n) {
     rr__out_key(o, "recall100");
     rr__out_f64(o, m.recall100 / (double)n);
     rr__out_end_object(o);
-}
-
-static const char *base_name(const char *dir) {
-    const char *slash = strrchr(dir, '/');
-
-    return slash && slash[1] ? slash + 1 : dir;
 }
 
 static void report(const eval *e, const char *dir, const tally *t, rr__json_out *o) {
@@ -321,7 +349,7 @@ static rr_status run_all(eval *e, const cli_rest *dirs, rr_error *err) {
             break;
         e->done = 0;
         e->total = b.n_query;
-        s = run_set(e, &b, &t, err);
+        s = run_set(e, base_name(dirs->arg[i]), &b, &t, err);
         if (!s)
             report(e, dirs->arg[i], &t, &o);
         free(t.diff);
@@ -345,7 +373,7 @@ int cmd_eval(int argc, char **argv) {
         {"compare", 0, CLI_TEXT, &e.compare, "B",
          "second column: precision, backend or backend:precision", 0, 0},
         {"per-query", 0, CLI_TEXT, &e.per_query, "FILE",
-         "one JSON line a query: metrics and the ten best", 0, 0},
+         "one JSON line a query: metrics, the ten best, what --compare changed", 0, 0},
         {"json", 0, CLI_BOOL, &e.json, NULL, "one JSON document", 0, 0},
     };
     const cli_command c = {

@@ -69,6 +69,8 @@ static int collect(const cli_command *c, cli_flag *all) {
          0, 0},
         {"max-batch-tokens", 0, CLI_INT, &m->max_batch_tokens, "N",
          "tokens in one forward pass (default 16384)", 0, 1 << 24},
+        {"fast", 0, CLI_BOOL, &m->fast, NULL,
+         "cuda: small batches sooner; last bits depend on the batch", 0, 0},
         {"engine", 0, CLI_TEXT, &m->engine, "FILE", "TensorRT engine of rerank build: backend trt",
          0, 0},
         {"rebuild", 0, CLI_BOOL, &m->rebuild, NULL, "make the engine anew where it is stale", 0, 0},
@@ -383,6 +385,7 @@ void cli_engine_opts(const cli_common *c, rr_engine_opts *o) {
                           .threads = (int32_t)c->threads,
                           .max_length = (int32_t)c->max_length,
                           .max_batch_tokens = (int32_t)c->max_batch_tokens,
+                          .fast = c->fast,
                           .max_queue_tokens = INT32_MAX /* nobody else waits */};
     if (!c->truncation || strcmp(c->truncation, "only_second") == 0)
         o->truncation = RR_TRUNC_ONLY_SECOND;

@@ -46,7 +46,7 @@ typedef struct cli_common {
     const char *model, *backend, *precision, *devices, *truncation, *side, *calibration;
     const char *engine, *trt_lib;
     int64_t     threads, max_length, max_query, max_batch_tokens;
-    int         rebuild;
+    int         rebuild, fast;
 } cli_common;
 
 typedef struct cli_command {

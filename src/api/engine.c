@@ -89,7 +89,8 @@ static rr_status open_parts(rr_engine *e, const rr_engine_opts *opts, rr_error *
                                          .max_batch_tokens = o.max_batch_tokens,
                                          .max_batch_seqs = o.max_batch_seqs,
                                          .memory_limit = o.memory_limit,
-                                         .plan_path = o.plan_path};
+                                         .plan_path = o.plan_path,
+                                         .fast = o.fast};
     e->instances = o.instances;
     e->max_queue_tokens = o.max_queue_tokens;
     e->max_length = e->model->weights->max_length;

@@ -31,6 +31,7 @@ static rr_status check_ranges(const rr_engine_opts *o, rr_error *err) {
         {"max_wait_us", o->max_wait_us, 0, 60000000},
         {"max_length", o->max_length, 0, 1 << 20},
         {"cache_tokens", o->cache_tokens, -1, (int64_t)1 << 40},
+        {"fast", o->fast, 0, 1},
     };
 
     for (size_t i = 0; i < sizeof range / sizeof range[0]; i++)

@@ -39,6 +39,7 @@ typedef struct rr__backend_opts {
     int32_t       max_batch_seqs;       /* ... and this many sequences; score refuses more       */
     uint64_t      memory_limit;         /* device bytes for weights + instances; 0 = what is free */
     const char   *plan_path;            /* trt                                                   */
+    int32_t       fast;                 /* cuda: bits may depend on the size of the batch         */
     const rr__calibration *calibration; /* read by load, not kept; fits the model; NULL = none   */
 } rr__backend_opts;
 

@@ -217,6 +217,7 @@ Test(api, options_are_checked) {
         {.max_length = -1},
         {.max_batch_tokens = 8},
         {.max_wait_us = -1},
+        {.fast = 2},
         {.cache_tokens = -2},
         {.truncation = 17},
         {.side = 2},

@@ -272,6 +272,20 @@ def test_eval_against_itself_has_no_difference(tmp_path):
     assert (got["top1_flips"], got["top10_flips"], got["kendall_tau"]) == (0, 0, 1)
 
 
+def test_eval_per_query_says_what_changed(tmp_path):
+    write_set(tmp_path)
+    detail = tmp_path / "detail.jsonl"
+    got = json.loads(run("eval", "-m", TINY, "--backend", "ref", "--compare", "cpu:int8", "--json", "--per-query", detail,
+                         tmp_path).stdout)[0]
+    rows = [json.loads(line) for line in detail.read_text().splitlines()]
+    change = [q["compared"]["ndcg10"] - q["ndcg10"] for q in rows]
+    assert {q["set"] for q in rows} == {tmp_path.name} and any(q["compared"]["kendall_tau"] < 1 for q in rows)
+    assert got["ndcg10_difference"][0] == pytest.approx(np.mean(change), abs=1e-9)
+    assert got["kendall_tau"] == pytest.approx(np.mean([q["compared"]["kendall_tau"] for q in rows]))
+    for flips in ("top1", "top10"):
+        assert got[f"{flips}_flips"] == sum(q["compared"][f"{flips}_flip"] for q in rows)
+
+
 def test_eval_names_what_is_missing(tmp_path):
     fails("eval", "-m", TINY, tmp_path, says="corpus.jsonl")
     write_set(tmp_path)

@@ -112,6 +112,7 @@ typedef struct rr__cu_instance {
     void        *first8; /* [s, d]                                                             */
     float *first_scale;  /* [s]                                                                */
     void  *first_q;      /* [s, d] act: q, then ctx                                            */
+    float *halves;       /* [RR__CU_SPLIT_SIZE] in fast, else NULL                           */
     float *head;         /* [s, d] where wide was                                            */
     float *logits;       /* [s]                                                              */
 

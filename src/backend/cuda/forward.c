@@ -145,32 +145,52 @@ static rr_status remember(const pass *p, const void *x, int32_t n) {
 
 /* ---- steps --------------------------------------------------------------------- */
 
-/* d = epilogue(a W^T + b), m rows */
+/* d = epilogue(a W^T + b), m rows; d is f32 of a SPLIT, else of out_type */
+static rr__cu_gemm gemm_of(const rr__cu_linear *l, rows a, int32_t m, rr__cu_epilogue epilogue,
+                           rr__cu_type out_type, void *d, int32_t ldd, float out_scale) {
+    return (rr__cu_gemm){.type = l->type,
+                         .out_type = out_type,
+                         .epilogue = epilogue,
+                         .m = m,
+                         .n = l->n,
+                         .k = l->k,
+                         .a = a.data,
+                         .w = l->w,
+                         .bias = l->bias,
+                         .a_scale = a.scale,
+                         .w_scale = l->w_scale,
+                         .note = a.note,
+                         .residual = epilogue == RR__CU_RESIDUAL ? d : NULL,
+                         .d = d,
+                         .lda = a.ld,
+                         .ldd = ldd,
+                         .out_scale = out_scale};
+}
+
 static rr_status linear(const pass *p, const rr__cu_linear *l, rows a, int32_t m,
                         rr__cu_epilogue epilogue, rr__cu_type out_type, void *d, int32_t ldd,
                         float out_scale) {
-    rr__cu_gemm g = {.type = l->type,
-                     .out_type = out_type,
-                     .epilogue = epilogue,
-                     .m = m,
-                     .n = l->n,
-                     .k = l->k,
-                     .a = a.data,
-                     .w = l->w,
-                     .bias = l->bias,
-                     .a_scale = a.scale,
-                     .w_scale = l->w_scale,
-                     .note = a.note,
-                     .residual = epilogue == RR__CU_RESIDUAL ? d : NULL,
-                     .d = d,
-                     .lda = a.ld,
-                     .ldd = ldd,
-                     .out_scale = out_scale};
+    const rr__cu_gemm g = gemm_of(l, a, m, epilogue, out_type, d, ldd, out_scale);
 
     if (p->w->sm90 && rr__cu_gemm_sm90_fits(&g))
         LAUNCH(rr__cu_gemm_sm90(&g, p->r->stream));
     else
         LAUNCH(rr__cu_gemm_mma(&g, p->r->stream));
+    return RR_OK;
+}
+
+/* x += a W^T + b, m rows. In fast, k of few rows is split: *halves are then what the LayerNorm behind
+ * has to add, else NULL. */
+static rr_status add(const pass *p, const rr__cu_linear *l, rows a, int32_t m, void *x,
+                     const float **halves) {
+    float            *to = p->watch ? NULL : p->r->halves;
+    const rr__cu_gemm g = gemm_of(l, a, m, RR__CU_SPLIT, RR__CU_F32, to, l->n, 1);
+
+    *halves = to && rr__cu_gemm_sm90_fits(&g) && rr__cu_gemm_sm90_splits(&g) ? to : NULL;
+    if (*halves)
+        LAUNCH(rr__cu_gemm_sm90(&g, p->r->stream));
+    else
+        RR__TRY(linear(p, l, a, m, RR__CU_RESIDUAL, p->w->act, x, l->n, p->w->sum_scale));
     return RR_OK;
 }
 
@@ -216,15 +236,20 @@ static void *row(const pass *p, void *x, int32_t i) {
     return (char *)x + (size_t)i * p->w->m->d_model * rr__cu_type_size(p->w->act);
 }
 
-/* next: what reads x, in x8 if it is quantised; NULL = only the head */
+/* next: what reads x, in x8 if it is quantised; NULL = only the head. halves: what the
+ * product `before` left to add, or NULL. */
 static rr_status layernorm(const pass *p, void *x, room x8, int32_t n, const float *gamma,
-                           const float *beta, const rr__cu_linear *next) {
+                           const float *beta, const rr__cu_linear *next,
+                           const rr__cu_linear *before, const float *halves) {
     const rr__cu_weights *w = p->w;
+    const float           scale = halves ? 1 : w->sum_scale;
     rr__cu_norm           a = {.type = w->act,
                                .rows = n,
                                .d = w->m->d_model,
-                               .eps = w->m->ln_eps * w->sum_scale * w->sum_scale,
+                               .eps = w->m->ln_eps * scale * scale,
                                .in = x,
+                               .halves = halves,
+                               .bias = before->bias,
                                .gamma = gamma,
                                .beta = beta,
                                .out = x,
@@ -317,7 +342,7 @@ static rr_status attention_first(const pass *p, const part *at, const rr__cu_lin
 
 /* x += gelu(x W1^T + b1) W2^T + b2, chunk by chunk so that mid fits in r->wide */
 static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *l, char *x, rows in,
-                              int32_t n) {
+                              int32_t n, const float **halves) {
     rr__cu_instance  *r = p->r;
     const int32_t     d = p->w->m->d_model, f = p->w->m->d_ff;
     const rr__cu_type act = p->w->act;
@@ -341,35 +366,30 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
 
             LAUNCH(rr__cu_quantise_rows(act, r->wide, f, m, f, &q, r->stream));
         }
-        RR__TRY(linear(p, &l->f2, rows_for(&l->f2, r->wide, f, to), m, RR__CU_RESIDUAL, act,
-                       x + (size_t)at * d * rr__cu_type_size(act), d, p->w->sum_scale));
+        RR__TRY(add(p, &l->f2, rows_for(&l->f2, r->wide, f, to), m,
+                    x + (size_t)at * d * rr__cu_type_size(act), halves));
     }
     if (w)
         tell(p, layer, "ffn_mid", n, f, w->host);
     return RR_OK;
 }
 
-/* x += ctx Wo^T + bo, m rows */
-static rr_status mix(const pass *p, const rr__cu_linear *o, rows ctx, void *x, int32_t m) {
-    return linear(p, o, ctx, m, RR__CU_RESIDUAL, p->w->act, x, o->n, p->w->sum_scale);
-}
-
 /* What follows attention and the mixing of its heads, for n rows of x: normalise, feed-forward,
- * add, normalise. next: what reads x behind it. */
+ * add, normalise. halves: of o. next: what reads x behind it. */
 static rr_status after_attention(const pass *p, int32_t layer, void *x, room x8, int32_t n,
-                                 const rr__cu_linear *next) {
+                                 const float *halves, const rr__cu_linear *next) {
     const rr__cu_layer *l = &p->w->layer[layer];
     const int32_t       d = p->w->m->d_model;
     const rr__cu_type   act = p->w->act;
     const float         unscale = 1 / p->w->sum_scale, *before = p->watch ? p->watch->before : NULL;
 
     RR__TRY(show(p, layer, "attn_out", n, d, x, d, act, unscale, before));
-    RR__TRY(layernorm(p, x, x8, n, l->ln1_g, l->ln1_b, &l->f1));
+    RR__TRY(layernorm(p, x, x8, n, l->ln1_g, l->ln1_b, &l->f1, &l->o, halves));
     RR__TRY(show(p, layer, "ln1", n, d, x, d, act, 1, NULL));
     RR__TRY(remember(p, x, n));
-    RR__TRY(feed_forward(p, layer, l, x, rows_for(&l->f1, x, d, x8), n));
+    RR__TRY(feed_forward(p, layer, l, x, rows_for(&l->f1, x, d, x8), n, &halves));
     RR__TRY(show(p, layer, "ffn_out", n, d, x, d, act, unscale, before));
-    RR__TRY(layernorm(p, x, x8, n, l->ln2_g, l->ln2_b, next));
+    RR__TRY(layernorm(p, x, x8, n, l->ln2_g, l->ln2_b, next, &l->f2, halves));
     return show(p, layer, "ln2", n, d, x, d, act, 1, NULL);
 }
 
@@ -380,6 +400,7 @@ static rr_status encoder_layer(const pass *p, int32_t layer) {
     const rr__cu_type   act = p->w->act;
     const int           fp8 = l->o.type == RR__CU_E4M3;
     rr__cu_watcher     *w = p->watch;
+    const float        *halves = NULL;
 
     RR__TRY(remember(p, r->x, n));
     for (int i = 0; i < n_part(p); i++) {
@@ -394,13 +415,13 @@ static rr_status encoder_layer(const pass *p, int32_t layer) {
         RR__TRY(attention(p, &at, &l->o, &ctx));
         RR__TRY(look_piece(p, w ? w->ctx : NULL, at.n0, at.n, d, fp8 ? x8.data : r->wide,
                            fp8 ? d : 3 * d, fp8 ? RR__CU_E4M3 : act, fp8 ? l->o.in_scale : 1));
-        RR__TRY(mix(p, &l->o, ctx, x, at.n));
+        RR__TRY(add(p, &l->o, ctx, at.n, x, &halves));
     }
     if (w) {
         tell(p, layer, "qkv", n, 3 * d, w->host);
         tell(p, layer, "ctx", n, d, w->ctx);
     }
-    return after_attention(p, layer, r->x, room_x(p, 0), n, first_of(p->w, layer + 1));
+    return after_attention(p, layer, r->x, room_x(p, 0), n, halves, first_of(p->w, layer + 1));
 }
 
 /* Of one part of the last layer: the first tokens' x, q, and ctx. */
@@ -430,6 +451,7 @@ static rr_status last_layer(const pass *p, int32_t layer) {
     const rr__cu_layer *l = &p->w->layer[layer];
     const int32_t       s = p->shape.s, d = p->w->m->d_model;
     rows                ctx = {0};
+    const float        *halves = NULL;
 
     for (int i = 0; i < n_part(p); i++) {
         const part at = part_of(p, i);
@@ -442,8 +464,8 @@ static rr_status last_layer(const pass *p, int32_t layer) {
         RR__TRY(show(p, layer, "ctx", s, d, r->first_q, d, p->w->act, 1, NULL));
     RR__TRY(remember(p, r->first, s));
     RR__TRY(quantise_ctx(p, &l->o, r->first_q, d, s, room_first(p, 0), &ctx));
-    RR__TRY(mix(p, &l->o, ctx, r->first, s));
-    return after_attention(p, layer, r->first, room_first(p, 0), s, NULL);
+    RR__TRY(add(p, &l->o, ctx, s, r->first, &halves));
+    return after_attention(p, layer, r->first, room_first(p, 0), s, halves, NULL);
 }
 
 static rr_status head(const pass *p) {

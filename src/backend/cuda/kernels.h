@@ -8,8 +8,8 @@
  *
  * Bits: a row of any result depends on that row's inputs only, not on m, on its place in the batch
  * or on which kernel of a family ran. So every GEMM adds k = 0, 1, 2, ... steps of 32 bytes in
- * this order into one fp32 (int8: int32) accumulator, and no kernel splits k; outliers (below) are
- * added one by one behind that, in the order of the row's note.
+ * this order into one fp32 (int8: int32) accumulator, and no kernel splits k but for
+ * RR__CU_SPLIT; outliers (below) are added one by one behind that, in the order of the row's note.
  *
  * Letters: n = n_tok, s = n_seq, d = d_model, f = d_ff, h = n_head, c = d / h
  * (docs/GLOSSARY.md). */
@@ -49,8 +49,14 @@ typedef struct rr__cu_note {
  *     GELU      out = v / 2 * (1 + erf(v / sqrt 2))
  *     RESIDUAL  out = v + residual[i, j]
  *     d[i, j] = round(out_scale * out)         saturated to the finite range of d's type
+ *     SPLIT     d[h, i, j] = v of half h of k, without bias, in f32: the LayerNorm behind adds them
  * FLOPs 2 m n k. n is a multiple of 8, k of 32 bytes; m is any number from 1. */
-typedef enum rr__cu_epilogue { RR__CU_BIAS, RR__CU_GELU, RR__CU_RESIDUAL } rr__cu_epilogue;
+typedef enum rr__cu_epilogue {
+    RR__CU_BIAS,
+    RR__CU_GELU,
+    RR__CU_RESIDUAL,
+    RR__CU_SPLIT /* rr__cu_gemm_sm90 only */
+} rr__cu_epilogue;
 
 typedef struct rr__cu_gemm {
     rr__cu_type     type;     /* of a and w                                                     */
@@ -69,6 +75,8 @@ typedef struct rr__cu_gemm {
     float       out_scale; /* 1, or 1/64 before a LayerNorm in fp16, or what fills E4M3     */
 } rr__cu_gemm;
 
+#define RR__CU_SPLIT_SIZE (2 * 66 * 64 * 64)
+
 /* GELU to E4M3 is computed in fp16, where 1 / out_scale between these is exact and loses nothing
  * that 65,504 holds. */
 #define RR__CU_GELU_LEAST 0x1p-15f
@@ -77,7 +85,10 @@ typedef struct rr__cu_gemm {
 /* mma.sync, sm_80 on, every type and epilogue. */
 cudaError_t rr__cu_gemm_mma(const rr__cu_gemm *g, cudaStream_t stream);
 /* wgmma and TMA, sm_90a only: F16, BF16, E4M3 where rr__cu_gemm_sm90_fits says 1. */
-int         rr__cu_gemm_sm90_fits(const rr__cu_gemm *g);
+int rr__cu_gemm_sm90_fits(const rr__cu_gemm *g);
+/* Do so few rows want SPLIT, which keeps more of the card busy? d has RR__CU_SPLIT_SIZE values then
+ * at most. */
+int         rr__cu_gemm_sm90_splits(const rr__cu_gemm *g);
 cudaError_t rr__cu_gemm_sm90(const rr__cu_gemm *g, cudaStream_t stream);
 
 /* ---- attention --------------------------------------------------------------
@@ -139,6 +150,8 @@ typedef struct rr__cu_norm {
     const void  *in;           /* [rows, d]                                              */
     const float *gamma, *beta; /* [d]                                                    */
     void        *out;          /* [rows, d]; may be in                                   */
+    const float *halves;       /* [2, rows, d] of a SPLIT, added to in with bias; or NULL */
+    const float *bias;         /* [d] beside halves                                      */
     rr__cu_quant to;           /* out, before it is rounded, in 8 bits                   */
 } rr__cu_norm;
 

@@ -101,6 +101,9 @@ size_t rr__cu_plan(rr__cu_instance *r, const rr__cu_weights *w, char *base) {
     r->first8 = w->type == RR__CU_E4M3 ? place(base, &used, s * d) : NULL;
     r->first_scale = w->type == RR__CU_E4M3 ? place(base, &used, s * sizeof(float)) : NULL;
     r->first_q = place(base, &used, s * d * e);
+    r->halves = w->opts.fast && w->sm90 && w->type != RR__CU_S8
+                    ? place(base, &used, RR__CU_SPLIT_SIZE * sizeof(float))
+                    : NULL;
     r->head = r->wide; /* when mid is read */
     r->logits = place(base, &used, s * sizeof(float));
     for (int i = 0; i < RR__CU_SLOTS; i++)

@@ -11,6 +11,7 @@
  * row's bits depend on the row alone. */
 #include "backend/cuda/device.cuh"
 
+enum { FEW = 1024 };                                 /* rows up to which they are spread */
 enum { WARPS = 4, CHUNKS = RR__CU_MAX_WIDTH / 256 }; /* chunk: 8 values; a lane has up to CHUNKS */
 
 /* ---- to 8 bits ------------------------------------------------------------- */
@@ -121,6 +122,31 @@ __device__ __forceinline__ void quantise(const rr__cu_quant &to, int row, int d,
 
 /* ---- LayerNorm ----------------------------------------------------------------- */
 
+/* The sums of eight values of a row; how the sums of a row's pieces are added is fixed too: a
+ * lane's in order of the columns, then the lanes' by a tree. */
+__device__ __forceinline__ float sum8(const float v[8]) {
+    float sum = 0;
+
+#pragma unroll
+    for (int e = 0; e < 8; e++)
+        sum += v[e];
+    return sum;
+}
+__device__ __forceinline__ float squares8(const float v[8], float mean) {
+    float sum = 0;
+
+#pragma unroll
+    for (int e = 0; e < 8; e++)
+        sum += (v[e] - mean) * (v[e] - mean);
+    return sum;
+}
+__device__ __forceinline__ void normalise8(float v[8], float mean, float rstd, const float g[8],
+                                           const float b[8]) {
+#pragma unroll
+    for (int e = 0; e < 8; e++)
+        v[e] = (v[e] - mean) * rstd * g[e] + b[e];
+}
+
 /* Normalise the row in v, write it and its quantised form. Chunks past the row are and stay
  * zeros. */
 template <typename E>
@@ -130,16 +156,12 @@ __device__ __forceinline__ void finish(const rr__cu_norm &p, int row, float v[CH
 
 #pragma unroll
     for (int i = 0; i < CHUNKS; i++)
-#pragma unroll
-        for (int e = 0; e < 8; e++)
-            sum += v[i][e];
+        sum += sum8(v[i]);
     mean = rr_warp_sum(sum) / p.d;
 #pragma unroll
     for (int i = 0; i < CHUNKS; i++)
         if ((i * 32 + lane) * 8 < p.d)
-#pragma unroll
-            for (int e = 0; e < 8; e++)
-                var += (v[i][e] - mean) * (v[i][e] - mean);
+            var += squares8(v[i], mean);
     rstd = rsqrtf(rr_warp_sum(var) / p.d + p.eps);
 #pragma unroll
     for (int i = 0; i < CHUNKS; i++) {
@@ -150,9 +172,7 @@ __device__ __forceinline__ void finish(const rr__cu_norm &p, int row, float v[CH
             continue;
         rr_load8(p.gamma + at, g);
         rr_load8(p.beta + at, b);
-#pragma unroll
-        for (int e = 0; e < 8; e++)
-            v[i][e] = (v[i][e] - mean) * rstd * g[e] + b[e];
+        normalise8(v[i], mean, rstd, g, b);
         rr_store8((E *)p.out + (size_t)row * p.d + at, v[i]);
     }
 }
@@ -176,6 +196,76 @@ __global__ void __launch_bounds__(32 * WARPS) norm_kernel(rr__cu_norm p) {
     finish<E>(p, row, v);
     if (Q >= 0)
         quantise<Q>(p.to, row, p.d, v);
+}
+
+/* The same for few rows, whose time is that of waiting: a warp a chunk, so that a row is asked for
+ * at once, and what no kernel writes is asked for before the wait. With HALVES the row is in + bias +
+ * a product whose k was split; without, it has the bits of norm_kernel's. */
+template <typename E, int Q, int HALVES>
+__global__ void __launch_bounds__(32 * CHUNKS) spread_kernel(rr__cu_norm p) {
+    __shared__ float part[3][CHUNKS][32];
+    const int        row = blockIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const int        at = threadIdx.x * 8, inside = at < p.d;
+    float            v[8] = {}, g[8], b[8], bias[8], s[2][8], mean, rstd, scale;
+
+    if (inside) {
+        rr_load8(p.gamma + at, g);
+        rr_load8(p.beta + at, b);
+        if (HALVES)
+            rr_load8(p.bias + at, bias);
+    }
+    rr_wait_before();
+    if (inside) {
+        rr_load8((const E *)p.in + (size_t)row * p.d + at, v);
+        if (HALVES) {
+            rr_load8(p.halves + (size_t)row * p.d + at, s[0]);
+            rr_load8(p.halves + ((size_t)p.rows + row) * p.d + at, s[1]);
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                v[e] += bias[e] + (s[0][e] + s[1][e]);
+        }
+    }
+    auto all = [&](int i, float x) { /* what the lane's chunks say, in order of the columns */
+                                     part[i][warp][lane] = x;
+                                     __syncthreads();
+    };
+    auto sum = [&](int i) {
+        float x = 0;
+#pragma unroll
+        for (int w = 0; w < CHUNKS; w++)
+            x += part[i][w][lane];
+        return rr_warp_sum(x);
+    };
+    all(0, sum8(v));
+    mean = sum(0) / p.d;
+    all(1, inside ? squares8(v, mean) : 0);
+    rstd = rsqrtf(sum(1) / p.d + p.eps);
+    if (inside) {
+        normalise8(v, mean, rstd, g, b);
+        rr_store8((E *)p.out + (size_t)row * p.d + at, v);
+    }
+    if (Q < 0)
+        return;
+    if (p.to.inv_smooth && inside) {
+        rr_load8(p.to.inv_smooth + at, s[0]);
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            v[e] *= s[0][e];
+    }
+    scale = p.to.scale;
+    if (!(scale > 0)) {
+        float top = 0;
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            top = fmaxf(top, fabsf(v[e]));
+        all(2, top);
+#pragma unroll
+        for (int w = 0; w < CHUNKS; w++)
+            top = fmaxf(top, part[2][w][lane]);
+        scale = row_scale(p.to, row, top);
+    }
+    if (inside)
+        rr_store8_quantised((uint8_t *)p.to.q + (size_t)row * p.d + at, RR__CU_E4M3, v, 1 / scale);
 }
 
 template <typename E, int Q>
@@ -210,10 +300,18 @@ static int quantised_to(const rr__cu_quant *to) {
     return !to->q ? -1 : to->type == RR__CU_S8;
 }
 
+template <typename E, int Q> static cudaError_t spread(const rr__cu_norm *p, cudaStream_t stream) {
+    auto *kernel = p->halves ? spread_kernel<E, Q, 1> : spread_kernel<E, Q, 0>;
+
+    return rr_launch(kernel, p->rows, 32 * CHUNKS, 0, stream, *p);
+}
+
 template <typename E> static cudaError_t norm(const rr__cu_norm *p, cudaStream_t stream) {
     const int q = quantised_to(&p->to);
     auto     *kernel = q < 0 ? norm_kernel<E, -1> : q ? norm_kernel<E, 1> : norm_kernel<E, 0>;
 
+    if (p->halves || (p->rows <= FEW && q <= 0))
+        return q < 0 ? spread<E, -1>(p, stream) : spread<E, 0>(p, stream);
     return rr_launch(kernel, (p->rows + WARPS - 1) / WARPS, 32 * WARPS, 0, stream, *p);
 }
 
@@ -251,19 +349,19 @@ __global__ void __launch_bounds__(32 * WARPS)
 
     auto load = [&](int at) { /* every lane comes here, those past the end get zeros */
 #pragma unroll
-        for (int e = 0; e < 8; e++)
-            v[e] = 0;
-        if (at >= cols)
-            return;
-        rr_load8(in + (size_t)row * ld + at, v);
-        if (to.inv_smooth) {
-            float s[8];
+                              for (int e = 0; e < 8; e++)
+                                  v[e] = 0;
+                              if (at >= cols)
+                                  return;
+                              rr_load8(in + (size_t)row * ld + at, v);
+                              if (to.inv_smooth) {
+                                  float s[8];
 
-            rr_load8(to.inv_smooth + at, s);
+                                  rr_load8(to.inv_smooth + at, s);
 #pragma unroll
-            for (int e = 0; e < 8; e++)
-                v[e] *= s[e];
-        }
+                                  for (int e = 0; e < 8; e++)
+                                      v[e] *= s[e];
+                              }
     };
     rr_wait_before();
     if (row >= rows)
@@ -333,27 +431,35 @@ cudaError_t rr__cu_gather_first(const void *from, void *to, const int32_t *cu, i
 enum { HEAD_ROWS = 8 }; /* rows that share one read of a weight row */
 
 template <typename E>
-__global__ void __launch_bounds__(256) head_kernel(const E *x, const float *w, const float *b,
-                                                   float *t, int rows, int d) {
+__global__ void __launch_bounds__(256)
+    head_kernel(const E *x, const float *w, const float *b, float *t, int rows, int d) {
     const int lane = threadIdx.x & 31, col = blockIdx.x * 8 + (threadIdx.x >> 5);
     const int row0 = blockIdx.y * HEAD_ROWS;
-    float     sum[HEAD_ROWS] = {};
+    float     sum[HEAD_ROWS] = {}, wk[CHUNKS][8] = {};
 
+#pragma unroll
+    for (int i = 0; i < CHUNKS; i++) /* no kernel writes weights: they come before the wait */
+        if ((i * 32 + lane) * 8 < d && col < d)
+            rr_load8(w + (size_t)col * d + (i * 32 + lane) * 8, wk[i]);
     rr_wait_before();
     if (col >= d)
         return;
-    for (int k = lane * 8; k < d; k += 256) {
-        float wk[8], xk[8];
+#pragma unroll
+    for (int i = 0; i < CHUNKS; i++) {
+        const int k = (i * 32 + lane) * 8;
 
-        rr_load8(w + (size_t)col * d + k, wk);
+        if (k >= d)
+            continue;
 #pragma unroll
         for (int r = 0; r < HEAD_ROWS; r++) {
+            float xk[8];
+
             if (row0 + r >= rows)
                 break;
             rr_load8(x + (size_t)(row0 + r) * d + k, xk);
 #pragma unroll
             for (int e = 0; e < 8; e++)
-                sum[r] += wk[e] * xk[e];
+                sum[r] += wk[i][e] * xk[e];
         }
     }
 #pragma unroll
@@ -388,8 +494,8 @@ cudaError_t rr__cu_head(const rr__cu_head_args *p, cudaStream_t stream) {
         e = rr_launch(head_kernel<__half>, grid, 256, 0, stream, (const __half *)p->x, p->w, p->b,
                       p->t, p->rows, p->d);
     else
-        e = rr_launch(head_kernel<__nv_bfloat16>, grid, 256, 0, stream,
-                      (const __nv_bfloat16 *)p->x, p->w, p->b, p->t, p->rows, p->d);
+        e = rr_launch(head_kernel<__nv_bfloat16>, grid, 256, 0, stream, (const __nv_bfloat16 *)p->x,
+                      p->w, p->b, p->t, p->rows, p->d);
     return e == cudaSuccess ? rr_launch(logit_kernel, p->rows, 32, 0, stream, (const float *)p->t,
                                         p->out_w, p->out_b, p->logits, p->d)
                             : e;

@@ -1,7 +1,7 @@
 /* sm90_attention.cu - ctx = softmax(q k^T / 8) v within each sequence, on Hopper, 64 wide heads.
  *
  * A block has 128 query rows of one head, a warpgroup 64 of them (none, if the sequence ends
- * before). Keys and values come in blocks of 64 through a ring of stages, filled by one thread with
+ * before); in batches too small to fill the card each warpgroup is a block of its own. Keys and values come in blocks of 64 through a ring of stages, filled by one thread with
  * bulk tensor copies. Scores and context stay in registers; the running maximum and sum of a row
  * are rescaled as blocks come (exp2, the scale folded in). Two blocks share a multiprocessor, so
  * that of four warpgroups some multiply while others take exponentials.
@@ -16,8 +16,11 @@
 
 namespace {
 
-enum { QUERIES = 128, KEYS = 64, STAGES = 4, TILE = KEYS * 128, THREADS = 256 };
-enum { SMEM = QUERIES * 128 + STAGES * 2 * TILE + 128 };
+enum { APART = 264 }; /* up to so many warpgroups each is a block of its own */
+enum { KEYS = 64, STAGES = 4, TILE = KEYS * 128 };
+constexpr int smem_for(int warpgroups) {
+    return warpgroups * 64 * 128 + STAGES * 2 * TILE + 128;
+}
 
 struct Args {
     const int32_t     *cu;
@@ -155,30 +158,27 @@ __device__ __forceinline__ void clear_values(uint32_t v, int keys, int warpgroup
     sync_some(1 + warpgroup, 128);
 }
 
-template <class T, class Out>
-__global__ void __launch_bounds__(THREADS, 2)
+template <class T, class Out, int WARPGROUPS>
+__global__ void __launch_bounds__(128 * WARPGROUPS, 2)
     attention(const __grid_constant__ CUtensorMap map, const Args g) {
     extern __shared__ __align__(1024) uint8_t raw[];
-    const uint32_t                            smem = smem_of(raw), ring = smem + QUERIES * 128;
+    const uint32_t smem = smem_of(raw), ring = smem + WARPGROUPS * 64 * 128;
     const uint32_t full = ring + STAGES * 2 * TILE, empty = full + 8 * STAGES;
     const uint32_t ready = empty + 8 * STAGES; /* the queries */
     const int      warpgroup = threadIdx.x / 128, lane = threadIdx.x & 31;
 
     let_later_kernels_start();
-    wait_for_earlier_kernels();
-    const int         head = blockIdx.x % g.n_head;
-    const rr__cu_tile tile = g.tile[blockIdx.x / g.n_head];
+    /* Tiles and offsets are of the upload, which ended before the first kernel of the pass began. */
+    const int         head = blockIdx.x % g.n_head, place = blockIdx.x / g.n_head;
+    const rr__cu_tile tile = g.tile[WARPGROUPS == 2 ? place : place / 2];
     if (tile.seq < 0)
         return;
     const int start = g.cu[tile.seq], len = g.cu[tile.seq + 1] - start;
-    const int blocks = (len + KEYS - 1) / KEYS, groups = tile.row + 64 < len ? 2 : 1;
-    auto      fill = [&](int i) { /* by thread 0 */
-                             uint32_t bar = full + 8 * (i % STAGES),
-                                      k = ring + i % STAGES * 2 * TILE;
-                             bar_expect(bar, 2 * TILE);
-                             tma_load(k, &map, bar, g.d + head * 64, start + i * KEYS);
-                             tma_load(k + TILE, &map, bar, 2 * g.d + head * 64, start + i * KEYS);
-    };
+    const int row0 = tile.row + (WARPGROUPS == 2 ? 0 : place % 2 * 64);
+    if (row0 >= len)
+        return;
+    const int blocks = (len + KEYS - 1) / KEYS;
+    const int groups = WARPGROUPS == 2 && row0 + 64 < len ? 2 : 1;
     if (threadIdx.x == 0) {
         if (smem & 1023)
             asm volatile("trap;");
@@ -188,9 +188,20 @@ __global__ void __launch_bounds__(THREADS, 2)
         }
         bar_init(ready, 1);
         fence_bar_init();
+        prefetch_map(&map);
+    }
+    wait_for_earlier_kernels();
+    auto fill = [&](int i) { /* by thread 0 */
+                             uint32_t bar = full + 8 * (i % STAGES),
+                                      k = ring + i % STAGES * 2 * TILE;
+                             bar_expect(bar, 2 * TILE);
+                             tma_load(k, &map, bar, g.d + head * 64, start + i * KEYS);
+                             tma_load(k + TILE, &map, bar, 2 * g.d + head * 64, start + i * KEYS);
+    };
+    if (threadIdx.x == 0) {
         bar_expect(ready, groups * 64 * 128);
         for (int i = 0; i < groups; i++)
-            tma_load(smem + i * 64 * 128, &map, ready, head * 64, start + tile.row + i * 64);
+            tma_load(smem + i * 64 * 128, &map, ready, head * 64, start + row0 + i * 64);
         for (int i = 0; i < STAGES && i < blocks; i++)
             fill(i);
     }
@@ -260,19 +271,19 @@ __global__ void __launch_bounds__(THREADS, 2)
     gather(last);
     wgmma_commit();
     wgmma_wait<0>();
-    rows.store(g, queries, start + tile.row + warpgroup * 64, len - tile.row - warpgroup * 64, head,
+    rows.store(g, queries, start + row0 + warpgroup * 64, len - row0 - warpgroup * 64, head,
                warpgroup, lane);
 }
 
-template <class T, class Out>
-cudaError_t launch(const rr__cu_attention *a, CUtensorMapDataType type, cudaStream_t stream) {
+template <class T, class Out, int WARPGROUPS>
+cudaError_t launch_with(const rr__cu_attention *a, CUtensorMapDataType type, cudaStream_t stream) {
     static rr__sm90_once ready;
     CUtensorMap          map;
     const int            d = a->n_head * 64;
     cudaError_t          e = rr__sm90_map(&map, type, 2, a->qkv, a->n_row, 3 * d, 3 * d, KEYS);
     if (e == cudaSuccess && !ready.here())
-        e = cudaFuncSetAttribute(attention<T, Out>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 SMEM);
+        e = cudaFuncSetAttribute(attention<T, Out, WARPGROUPS>,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, smem_for(WARPGROUPS));
     if (e != cudaSuccess)
         return e;
     ready.here() = 1;
@@ -281,13 +292,19 @@ cudaError_t launch(const rr__cu_attention *a, CUtensorMapDataType type, cudaStre
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t c = {};
-    c.gridDim = dim3((unsigned)(a->n_tile * a->n_head));
-    c.blockDim = dim3(THREADS);
-    c.dynamicSmemBytes = SMEM;
+    c.gridDim = dim3((unsigned)(a->n_tile * a->n_head * (WARPGROUPS == 2 ? 1 : 2)));
+    c.blockDim = dim3(128 * WARPGROUPS);
+    c.dynamicSmemBytes = smem_for(WARPGROUPS);
     c.stream = stream;
     c.attrs = &early;
     c.numAttrs = 1;
-    return cudaLaunchKernelEx(&c, attention<T, Out>, map, (const Args)args);
+    return cudaLaunchKernelEx(&c, attention<T, Out, WARPGROUPS>, map, (const Args)args);
+}
+
+template <class T, class Out>
+cudaError_t launch(const rr__cu_attention *a, CUtensorMapDataType type, cudaStream_t stream) {
+    return (int64_t)a->n_row * a->n_head <= APART * 64 ? launch_with<T, Out, 1>(a, type, stream)
+                                                       : launch_with<T, Out, 2>(a, type, stream);
 }
 
 } // namespace

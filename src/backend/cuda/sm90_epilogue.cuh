@@ -105,6 +105,7 @@ template <class S> struct Stager {
     float             *columns;            /* shared: bias [BN], then w_scale [BN] if SCALED    */
     int                warpgroup, warp, lane;
     float              bias[PER], scale[PER]; /* of columns thread + 128 i, on their way there */
+    float              of_row[S::MT][2];      /* a_scale of the thread's rows if SCALED */
 
     __device__ __forceinline__ void fetch(int c, int row, int col) {
         uint32_t buffer = c % S::BUFFERS, bar = bars + 8 * buffer;
@@ -123,6 +124,12 @@ template <class S> struct Stager {
             if (SCALED)
                 scale[i] = inside && g.w_scale ? __ldg(g.w_scale + j) : 1.0f;
         }
+        if (SCALED)
+#pragma unroll
+            for (int i = 0; i < 2 * S::MT; i++) {
+                int r = row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+                of_row[i / 2][i % 2] = g.a_scale && r < g.m ? __ldg(g.a_scale + r) : 1.0f;
+            }
         if (g.epilogue != RR__CU_RESIDUAL || thread != 0)
             return;
         tma_stores_read<0>();
@@ -150,12 +157,7 @@ template <class S> struct Stager {
         sync_some(STAGE + warpgroup, 128);
 #pragma unroll
         for (int mt = 0; mt < S::MT; mt++) {
-            float s0 = 1.0f, s1 = 1.0f;
-            if (SCALED && g.a_scale) {
-                int r = row + mt * 64 + warp * 16 + lane / 4;
-                s0 = r < g.m ? __ldg(g.a_scale + r) : 0.0f;
-                s1 = r + 8 < g.m ? __ldg(g.a_scale + r + 8) : 0.0f;
-            }
+            const float s0 = SCALED ? of_row[mt][0] : 1.0f, s1 = SCALED ? of_row[mt][1] : 1.0f;
 #pragma unroll
             for (int cc = 0; cc < ACROSS; cc++) {
                 const int c = mt * ACROSS + cc, buffer = c % S::BUFFERS;
@@ -222,8 +224,19 @@ template <class S> struct Direct {
     static const bool SCALED = sizeof(typename S::In) == 1;
     int               warp, lane;
     Columns           two[S::BN / 8];
+    uint32_t          old[2 * S::MT][S::BN / 8]; /* the residual */
+    float             of_row[2 * S::MT];         /* a_scale if SCALED */
 
-    __device__ __forceinline__ void begin(const Args &g, int, int col) {
+    /* Of the thread's i-th row and j-th pair of columns: where it is, and is it there? */
+    __device__ __forceinline__ int row_at(int row, int i) const {
+        return row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+    }
+    __device__ __forceinline__ bool inside(const Args &g, int r, int at) const {
+        return r < g.m && at < g.n;
+    }
+
+    __device__ __forceinline__ void begin(const Args &g, int row, int col) {
+        typedef typename S::Out Out;
 #pragma unroll
         for (int j = 0; j < S::BN / 8; j++) {
             int at = col + 8 * j + 2 * (lane & 3);
@@ -235,6 +248,23 @@ template <class S> struct Direct {
             if (SCALED && g.w_scale)
                 two[j].scale = __ldg((const float2 *)(g.w_scale + at));
         }
+        if (SCALED)
+#pragma unroll
+            for (int i = 0; i < 2 * S::MT; i++) {
+                int r = row_at(row, i);
+                of_row[i] = g.a_scale && r < g.m ? __ldg(g.a_scale + r) : 1.0f;
+            }
+        if constexpr (sizeof(Out) == 2)
+            if (g.epilogue == RR__CU_RESIDUAL)
+#pragma unroll
+                for (int i = 0; i < 2 * S::MT; i++)
+#pragma unroll
+                    for (int j = 0; j < S::BN / 8; j++) {
+                        int r = row_at(row, i), at = col + 8 * j + 2 * (lane & 3);
+                        if (inside(g, r, at))
+                            old[i][j] = *(const uint32_t *)((const Out *)g.residual +
+                                                            (size_t)r * g.ldd + at);
+                    }
     }
     template <int EPILOGUE>
     __device__ __forceinline__ void store(const Args &g, float (&acc)[S::MT][S::BN / 2], int row,
@@ -242,23 +272,64 @@ template <class S> struct Direct {
         typedef typename S::Out Out;
 #pragma unroll
         for (int i = 0; i < 2 * S::MT; i++) {
-            int   r = row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
-            float s = SCALED && g.a_scale && r < g.m ? __ldg(g.a_scale + r) : 1.0f;
+            int   r = row_at(row, i);
+            float s = SCALED ? of_row[i] : 1.0f;
 #pragma unroll
             for (int j = 0; j < S::BN / 8; j++) {
-                int      at = col + 8 * j + 2 * (lane & 3), f = 4 * j + i % 2 * 2;
-                size_t   place = (size_t)r * g.ldd + at;
-                uint32_t old = 0;
-                if (r >= g.m || at >= g.n)
+                int    at = col + 8 * j + 2 * (lane & 3), f = 4 * j + i % 2 * 2;
+                size_t place = (size_t)r * g.ldd + at;
+                if (!inside(g, r, at))
                     continue;
-                if (EPILOGUE == RR__CU_RESIDUAL && sizeof(Out) == 2)
-                    old = *(const uint32_t *)((const Out *)g.residual + place);
                 uint32_t v = finish<S, EPILOGUE>(two[j], s, g.out_scale, acc[i / 2][f],
-                                                 acc[i / 2][f + 1], old);
+                                                 acc[i / 2][f + 1], old[i][j]);
                 if (sizeof(Out) == 2)
                     *(uint32_t *)((Out *)g.d + place) = v;
                 else
                     *(uint16_t *)((Out *)g.d + place) = (uint16_t)v;
+            }
+        }
+    }
+};
+
+/* Sums as they are, of half of k. */
+template <class S> struct Sums {
+    static const bool SCALED = sizeof(typename S::In) == 1;
+    int               warp, lane;
+    float2            scale[S::BN / 8]; /* w_scale, a_scale if SCALED */
+    float             of_row[2 * S::MT];
+
+    __device__ __forceinline__ void begin(const Args &g, int row, int col) {
+        if constexpr (SCALED) {
+#pragma unroll
+            for (int j = 0; j < S::BN / 8; j++) {
+                int at = col + 8 * j + 2 * (lane & 3);
+                scale[j] = g.w_scale && at < g.n ? __ldg((const float2 *)(g.w_scale + at))
+                                                 : make_float2(1.0f, 1.0f);
+            }
+#pragma unroll
+            for (int i = 0; i < 2 * S::MT; i++) {
+                int r = row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+                of_row[i] = g.a_scale && r < g.m ? __ldg(g.a_scale + r) : 1.0f;
+            }
+        }
+    }
+    __device__ __forceinline__ void store(const Args &g, float (&acc)[S::MT][S::BN / 2], int row,
+                                          int col, int part) {
+#pragma unroll
+        for (int i = 0; i < 2 * S::MT; i++) {
+            const int r = row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+            float    *to = (float *)g.d + ((size_t)part * g.m + r) * g.n;
+            if (r >= g.m)
+                continue;
+#pragma unroll
+            for (int j = 0; j < S::BN / 8; j++) {
+                const int at = col + 8 * j + 2 * (lane & 3), f = 4 * j + i % 2 * 2;
+                float2    v = make_float2(acc[i / 2][f], acc[i / 2][f + 1]);
+                if (at >= g.n)
+                    continue;
+                if (SCALED)
+                    v = make_float2(v.x * (of_row[i] * scale[j].x), v.y * (of_row[i] * scale[j].y));
+                *(float2 *)(to + at) = v;
             }
         }
     }

@@ -25,8 +25,11 @@ enum { TURN = 3 }; /* named barriers 3 and 4, one a warpgroup; 1 and 2 are the e
 template <class In_, class Out_, int BM_, int BN_, int WARPGROUPS_, int SCHEDULE_, int STAGES_,
           int BUFFERS_, int CM_, int CN_, int SLABS_>
 struct Shape {
-    using Store = typename std::conditional<BN_ % (128 / sizeof(Out_)) == 0, Stager<Shape>,
-                                            Direct<Shape>>::type;
+    static const bool SPLIT = std::is_same<Out_, float>::value; /* k in two halves */
+    using Store = typename std::conditional<
+        SPLIT, Sums<Shape>,
+        typename std::conditional<BN_ % (128 / sizeof(Out_)) == 0, Stager<Shape>,
+                                  Direct<Shape>>::type>::type;
     using In = In_;
     using Out = Out_;
     static const int  BM = BM_, BN = BN_, WARPGROUPS = WARPGROUPS_, SCHEDULE = SCHEDULE_;
@@ -37,8 +40,8 @@ struct Shape {
     static const int  A_BYTES = SLABS * BM * 128, B_BYTES = SLABS * BN * 128;
     static const int  ROWS = SCHEDULE == TOGETHER ? BM / WARPGROUPS : BM; /* of one warpgroup */
     static const int  MT = ROWS / 64;
-    static const int  CHUNK = 128 / (int)sizeof(Out); /* columns of d in one staged box */
-    static const bool STAGED = BN % CHUNK == 0;       /* else d is written from registers */
+    static const int  CHUNK = 128 / (int)sizeof(Out);     /* columns of d in one staged box */
+    static const bool STAGED = !SPLIT && BN % CHUNK == 0; /* else d is written from registers */
     static const int  CHUNK_BYTES = 64 * 128;
     static const int  STAGING = STAGED ? WARPGROUPS * BUFFERS * CHUNK_BYTES : 0;
     static const int  COLUMNS = STAGED ? WARPGROUPS * BN * (sizeof(In) == 1 ? 8 : 4) : 0;
@@ -50,27 +53,40 @@ struct Shape {
     static_assert(2 * STAGES + WARPGROUPS * BUFFERS <= 32, "256 bytes of barriers");
 };
 
-/* Where a tile starts, in rows and columns, for this block of the cluster. */
-template <class S> __device__ __forceinline__ int2 tile_at(const Args &g, int t, int rank) {
-    int across = (g.n + S::BN * S::CN - 1) / (S::BN * S::CN);
-    int down = t / across, right = t - down * across;
-    return make_int2((down * S::CM + (S::CM > 1 ? rank : 0)) * S::BM,
-                     (right * S::CN + (S::CN > 1 ? rank : 0)) * S::BN);
-}
 template <class S> __host__ __device__ int tile_count(int m, int n) {
     return ((m + S::BM * S::CM - 1) / (S::BM * S::CM)) *
            ((n + S::BN * S::CN - 1) / (S::BN * S::CN));
+}
+/* What a block does in turn t: its tile's first row and column, and steps of k. */
+struct Work {
+    int row, col, part, first, steps;
+};
+template <class S> __device__ __forceinline__ Work work_at(const Args &g, int t, int rank) {
+    const int across = (g.n + S::BN * S::CN - 1) / (S::BN * S::CN);
+    const int steps = (g.k + S::BK - 1) / S::BK;
+    Work      w = {0, 0, 0, 0, steps};
+    if (S::SPLIT) {
+        const int tiles = tile_count<S>(g.m, g.n);
+        w.part = t / tiles, t -= w.part * tiles;
+        w.first = w.part ? (steps + 1) / 2 : 0;
+        w.steps = w.part ? steps / 2 : (steps + 1) / 2;
+    }
+    const int down = t / across, right = t - down * across;
+    w.row = (down * S::CM + (S::CM > 1 ? rank : 0)) * S::BM;
+    w.col = (right * S::CN + (S::CN > 1 ? rank : 0)) * S::BN;
+    return w;
+}
+template <class S> __host__ __device__ int turns(const Args &g) {
+    return tile_count<S>(g.m, g.n) * (S::SPLIT ? 2 : 1);
 }
 
 template <class S>
 __device__ __forceinline__ void produce(const CUtensorMap *map_a, const CUtensorMap *map_b,
                                         const Args &g, uint32_t smem, uint32_t full, uint32_t empty,
                                         int rank) {
-    const int      steps = (g.k + S::BK - 1) / S::BK, tiles = tile_count<S>(g.m, g.n);
     const uint16_t everyone = (uint16_t)((1 << S::CLUSTER) - 1);
-    /* The weights of the first tile are nobody's output: they come while earlier kernels end. */
-    const int ahead = steps < S::STAGES ? steps : S::STAGES;
-    int       stage = 0, parity = 1, early = 0;
+    const int      all = turns<S>(g);
+    int            stage = 0, parity = 1, early = 0, ahead = 0;
     auto load = [&](uint32_t dst, const CUtensorMap *map, int k, int row, int rows, int parts) {
         const int part = rows / parts; /* of the rows this block loads, for all */
 #pragma unroll
@@ -82,27 +98,31 @@ __device__ __forceinline__ void produce(const CUtensorMap *map_a, const CUtensor
                 tma_load(dst, map, full + 8 * stage, k, row);
         }
     };
-    for (int t = blockIdx.x / S::CLUSTER; t < tiles; t += gridDim.x / S::CLUSTER) {
-        int2 at = tile_at<S>(g, t, rank);
+    for (int t = blockIdx.x / S::CLUSTER; t < all; t += gridDim.x / S::CLUSTER) {
+        const Work w = work_at<S>(g, t, rank);
         if (!early) {
+            /* The weights of the first tile are nobody's output: they come while earlier kernels
+             * end. */
+            ahead = w.steps < S::STAGES ? w.steps : S::STAGES;
             for (; stage < ahead; stage++) {
                 bar_expect(full + 8 * stage, S::A_BYTES + S::B_BYTES);
-                load(smem + stage * (S::A_BYTES + S::B_BYTES) + S::A_BYTES, map_b, stage * S::BK,
-                     at.y, S::BN, S::CM);
+                load(smem + stage * (S::A_BYTES + S::B_BYTES) + S::A_BYTES, map_b,
+                     (w.first + stage) * S::BK, w.col, S::BN, S::CM);
             }
             stage = 0;
             wait_for_earlier_kernels();
         }
-        for (int i = 0; i < steps; i++) {
+        for (int i = 0; i < w.steps; i++) {
             uint32_t a = smem + stage * (S::A_BYTES + S::B_BYTES), b = a + S::A_BYTES;
+            int      k = (w.first + i) * S::BK;
             if (early >= ahead) {
                 bar_wait(empty + 8 * stage, parity);
                 bar_expect(full + 8 * stage, S::A_BYTES + S::B_BYTES);
-                load(b, map_b, i * S::BK, at.y, S::BN, S::CM);
+                load(b, map_b, k, w.col, S::BN, S::CM);
             } else {
                 early++;
             }
-            load(a, map_a, i * S::BK, at.x, S::BM, S::CN);
+            load(a, map_a, k, w.row, S::BM, S::CN);
             if (++stage == S::STAGES)
                 stage = 0, parity ^= 1;
         }
@@ -197,7 +217,7 @@ __global__ void __launch_bounds__(S::THREADS, 1)
         if (S::WARPGROUPS > 1)
             regs_raise<232>();
         wait_for_earlier_kernels();
-        const int         steps = (g.k + S::BK - 1) / S::BK, tiles = tile_count<S>(g.m, g.n);
+        const int         all = turns<S>(g);
         const int         row0 = S::SCHEDULE == TOGETHER ? warpgroup * S::ROWS : 0;
         float             acc[S::MT][S::BN / 2];
         uint32_t          at = 0, turn = 0;
@@ -215,21 +235,26 @@ __global__ void __launch_bounds__(S::THREADS, 1)
         out.lane = lane;
         if (S::SCHEDULE == TURNS && warpgroup == 1)
             arrive_some(TURN, 256);
-        for (int t = blockIdx.x / S::CLUSTER; t < tiles; t += gridDim.x / S::CLUSTER) {
+        for (int t = blockIdx.x / S::CLUSTER; t < all; t += gridDim.x / S::CLUSTER) {
+            const Work w = work_at<S>(g, t, rank);
             if (S::SCHEDULE == TOGETHER || (int)(turn++ % S::WARPGROUPS) == warpgroup) {
-                int2 place = tile_at<S>(g, t, rank);
-                place.x += row0;
-                out.begin(g, place.x, place.y);
-                multiply<S>(acc, steps, smem, full, empty, at, row0, warpgroup, lane);
-                if (g.epilogue == RR__CU_BIAS)
-                    out.template store<RR__CU_BIAS>(g, acc, place.x, place.y);
+                const int row = w.row + row0;
+                out.begin(g, row, w.col);
+                multiply<S>(acc, w.steps, smem, full, empty, at, row0, warpgroup, lane);
+                if constexpr (S::SPLIT)
+                    out.store(g, acc, row, w.col, w.part);
+                else if (g.epilogue == RR__CU_BIAS)
+                    out.template store<RR__CU_BIAS>(g, acc, row, w.col);
                 else if (g.epilogue == RR__CU_GELU)
-                    out.template store<RR__CU_GELU>(g, acc, place.x, place.y);
+                    out.template store<RR__CU_GELU>(g, acc, row, w.col);
                 else
-                    out.template store<RR__CU_RESIDUAL>(g, acc, place.x, place.y);
+                    out.template store<RR__CU_RESIDUAL>(g, acc, row, w.col);
             }
-            at += steps;
+            at += w.steps;
         }
+        if constexpr (S::STAGED) /* what is being stored is read before the block's memory goes */
+            if ((threadIdx.x & 127) == 0)
+                tma_stores_read<0>();
     }
     /* A block leaves its cluster only when nobody can still reach into its shared memory. */
     if (S::CLUSTER > 1) {
@@ -284,7 +309,7 @@ template <class S> cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream)
     }
     Args args = {g->m,       g->n,        g->k, (int)g->epilogue, g->ldd, g->bias, g->a_scale,
                  g->w_scale, g->residual, g->d, g->out_scale};
-    int  tiles = tile_count<S>(g->m, g->n);
+    int  tiles = turns<S>(args);
     c.gridDim = dim3((unsigned)((tiles < room ? tiles : room) * S::CLUSTER));
     c.numAttrs = 2;
     return cudaLaunchKernelEx(&c, gemm<S>, a, b, d, r, (const Args)args);
@@ -294,6 +319,7 @@ template <class S> cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream)
 template <class I, class O> using Square = Shape<I, O, 128, 128, 2, TURNS, 6, 2, 2, 1, 1>;
 template <class I, class O> using Block = Shape<I, O, 128, 128, 2, TOGETHER, 6, 2, 1, 1, 1>;
 template <class I, class O> using Deep64 = Shape<I, O, 64, 64, 1, TOGETHER, 6, 1, 1, 1, 2>;
+template <class I> using Halves = Shape<I, float, 64, 64, 1, TOGETHER, 6, 1, 1, 1, 2>; /* of k */
 template <class I, class O> using Deep32 = Shape<I, O, 64, 32, 1, TOGETHER, 9, 1, 1, 1, 2>;
 #ifdef RR_LAB /* what lost (lab/README.md) */
 template <class I, class O> using Wide = Shape<I, O, 128, 256, 2, TOGETHER, 4, 1, 2, 1, 1>;
@@ -360,6 +386,10 @@ cudaError_t launch_variant(const rr__cu_gemm *g, int variant, cudaStream_t strea
 }
 
 cudaError_t launch_typed(const rr__cu_gemm *g, int variant, cudaStream_t stream) {
+    if (g->epilogue == RR__CU_SPLIT)
+        return g->type == RR__CU_F16    ? launch<Halves<__half>>(g, stream)
+               : g->type == RR__CU_BF16 ? launch<Halves<__nv_bfloat16>>(g, stream)
+                                        : launch<Halves<__nv_fp8_e4m3>>(g, stream);
     if (g->type == RR__CU_F16)
         return launch_variant<__half, __half>(g, variant, stream);
 #ifndef RR_LAB_QUICK
@@ -392,6 +422,8 @@ extern "C" int rr__cu_gemm_sm90_fits(const rr__cu_gemm *g) {
         (g->out_type == RR__CU_E4M3 && g->epilogue != RR__CU_GELU) ||
         (g->out_type == RR__CU_F16 && g->epilogue == RR__CU_GELU && g->out_scale != 1))
         return 0;
+    if (g->epilogue == RR__CU_SPLIT)
+        return g->type != RR__CU_F32 && g->type != RR__CU_S8;
     if (g->type == RR__CU_E4M3)
         return g->out_type == RR__CU_F16 || g->out_type == RR__CU_BF16 ||
                g->out_type == RR__CU_E4M3;
@@ -400,4 +432,8 @@ extern "C" int rr__cu_gemm_sm90_fits(const rr__cu_gemm *g) {
 
 extern "C" cudaError_t rr__cu_gemm_sm90(const rr__cu_gemm *g, cudaStream_t stream) {
     return launch_typed(g, choose(g), stream);
+}
+
+extern "C" int rr__cu_gemm_sm90_splits(const rr__cu_gemm *g) {
+    return tiles_of(g, 64, 64) <= 66 && g->k * (g->type == RR__CU_E4M3 ? 1 : 2) > 256;
 }
