@@ -3,7 +3,7 @@
 
     python bench/quantization.py --backend cuda --queries 100 --candidates 50 --jobs 8
 
-Calibrates with pairs of queries that are not evaluated, then runs `rerank eval --compare` for every precision and
+Calibrates with pairs of queries that are not evaluated, then runs `rerank eval` for fp32 and for every precision and
 calibration on one backend. What each run found is kept in --work and not measured again, so a run that was cut off goes
 on. Prints the tables of docs/QUANTIZATION.md in Markdown and, with --plot, writes docs/img/quantization.svg. Intervals
 are 95 % by bootstrap over the queries of all sets. Tau sees every swap: look at it first, at nDCG with its interval
@@ -11,7 +11,6 @@ second."""
 import argparse
 import json
 import random
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+from ranking import ROOT, contrast, interval, jsonl, rank, run, sets_of
+
 SIZES = [16, 64, 256, 1024]
 METHODS = ["max", "percentile", "entropy", "mse"]
 SMOOTHED = [("max", 0.5), ("max", 0.7), ("mse", 0.5), ("mse", 0.7)]
@@ -59,14 +59,11 @@ def variants(backend):
     return out + [Variant("int8", method=m, pairs=n) for m in METHODS for n in SIZES]
 
 
-def jsonl(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def write_pairs(model, skip, path):
     """1,024 pairs of query and passage, half of them relevant, over all sets; the first `skip` queries left out."""
     rng, pairs, sets = random.Random(7), [], []
-    for folder in sorted(p for p in (model / "eval").iterdir() if (p / "corpus.jsonl").exists()):
+    for name in sets_of(model):
+        folder = model / "eval" / name
         docs = {d["_id"]: d["text"] for d in jsonl(folder / "corpus.jsonl")}
         queries = {q["_id"]: q["text"] for q in jsonl(folder / "queries.jsonl")[skip:]}
         rows = [line.split("\t")[:2] for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()]
@@ -78,17 +75,9 @@ def write_pairs(model, skip, path):
     path.write_text("".join(json.dumps(p, ensure_ascii=False) + "\n" for p in pairs), encoding="utf-8")
 
 
-def run(*command):
-    p = subprocess.run([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if p.returncode:
-        sys.exit(f"{' '.join(map(str, command))}\n{p.stderr}")
-
-
 def measure(args, v):
-    """The lines of `rerank eval --per-query` for one variant, measured if they are not there."""
-    found, scales = args.work / f"{v.key}.jsonl", args.work / f"{v.key}.cal.json"
-    if found.exists():
-        return jsonl(found)
+    """The run of one variant, calibrated first if need be."""
+    scales = args.work / f"{v.key}.cal.json"
     start = time.time()
     if v.method and not scales.exists():
         part = scales.with_suffix(".part")
@@ -97,28 +86,14 @@ def measure(args, v):
         part.rename(scales)
     calibrated = time.time()
     flags = ["--calibration", scales if v.method else v.calibration] if v.method or v.calibration else []
-    part = found.with_suffix(".part")
-    run(args.rerank, "eval", "-m", args.model, *(args.model / "eval" / s for s in args.sets), "--queries", args.queries,
-        "--candidates", args.candidates, "--backend", args.backend, "--precision", "fp32", "--compare", v.precision,
-        "--per-query", part, *flags)
-    part.rename(found)
+    lines = rank(args.rerank, args.model, args.sets, args.queries, args.candidates, args.work / f"{v.key}.jsonl",
+                 "--backend", args.backend, "--precision", v.precision, *flags)
     print(f"{v.name}: {calibrated - start:.0f} s to calibrate, {time.time() - calibrated:.0f} s to rank", file=sys.stderr, flush=True)
-    return jsonl(found)
+    return lines
 
 
-def interval(x, seed=1, rounds=2000):
-    """Mean of x and its 95 % interval by bootstrap."""
-    x = np.asarray(x, float)
-    means = x[np.random.default_rng(seed).integers(0, len(x), (rounds, len(x)))].mean(axis=1)
-    return x.mean(), *np.percentile(means, [2.5, 97.5])
-
-
-def column(lines, key):
-    return [q["compared"][key] for q in lines]
-
-
-def change(lines, metric):
-    return [100 * (q["compared"][metric] - q[metric]) for q in lines]
+def column(queries, key):
+    return [q[key] for q in queries]
 
 
 def spread(x, digits):
@@ -137,19 +112,19 @@ def table(rows):
 def of_all(results):
     head = ["", "nDCG@10", "MRR@10", "tau", "best changed", "ten best changed"]
     rows = []
-    for v, lines in results.items():
-        tau, low, high = interval(column(lines, "kendall_tau"))
-        rows.append([v.name, spread(change(lines, "ndcg10"), 2), spread(change(lines, "mrr10"), 2), f"{tau:.3f} [{low:.3f}, {high:.3f}]",
-                     *(f"{100 * np.mean(column(lines, k)):.1f} %" for k in ("top1_flip", "top10_flip"))])
+    for v, queries in results.items():
+        tau, low, high = interval(column(queries, "tau"))
+        rows.append([v.name, spread(column(queries, "ndcg10"), 2), spread(column(queries, "mrr10"), 2),
+                     f"{tau:.3f} [{low:.3f}, {high:.3f}]", *(f"{100 * np.mean(column(queries, k)):.1f} %" for k in ("top1", "top10"))])
     table([head, *rows])
 
 
 def by_set(results, sets):
     """Of every precision, and of the best calibration of each kind, what it does to each set."""
     best = {}
-    for v, lines in results.items():
+    for v, queries in results.items():
         kind = (v.precision, bool(v.method), bool(v.smooth)) if v.method else v
-        tau = np.mean(column(lines, "kendall_tau"))
+        tau = np.mean(column(queries, "tau"))
         if kind not in best or tau > best[kind][0]:
             best[kind] = tau, v
     chosen = [v for _, v in best.values()]
@@ -157,8 +132,8 @@ def by_set(results, sets):
     for s in sets:
         cells = []
         for v in chosen:
-            lines = [q for q in results[v] if q["set"] == s]
-            cells.append(f"{spread(change(lines, 'ndcg10'), 1)}, {np.mean(column(lines, 'kendall_tau')):.3f}")
+            queries = [q for q in results[v] if q["set"] == s]
+            cells.append(f"{spread(column(queries, 'ndcg10'), 1)}, {np.mean(column(queries, 'tau')):.3f}")
         rows.append([s, *cells])
     table(rows)
 
@@ -170,17 +145,16 @@ def plot(results, path):
     matplotlib.rcParams.update({"svg.hashsalt": "rerank", "svg.fonttype": "none", "font.size": 9, "axes.grid": True,
                                 "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False})
     fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.4), sharex=True)
-    for ax, values, label in ((axes[0], lambda q: column(q, "kendall_tau"), "Kendall's tau to the order of fp32"),
-                              (axes[1], lambda q: change(q, "ndcg10"), "change of nDCG@10, points")):
+    for ax, key, label in zip(axes, ("tau", "ndcg10"), ("Kendall's tau to the order of fp32", "change of nDCG@10, points")):
         for method in METHODS:
-            at = [(v.pairs, *interval(values(q))) for v, q in results.items()
+            at = [(v.pairs, *interval(column(q, key))) for v, q in results.items()
                   if v.precision == "int8" and v.method == method and not v.smooth]
             n, mean, low, high = zip(*sorted(at))
             ax.plot(n, mean, marker="o", label=f"int8, {method}")
             ax.fill_between(n, low, high, alpha=0.15)
         level = [v for v in results if not v.method or v.smooth == 0.7]
         for v, style in zip(level, (":", (0, (1, 3)), "--", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 3)))):
-            ax.axhline(np.mean(values(results[v])), color="#444444", linestyle=style, linewidth=1, label=v.name)
+            ax.axhline(np.mean(column(results[v], key)), color="#444444", linestyle=style, linewidth=1, label=v.name)
         ax.set_xscale("log", base=2)
         ax.set_xticks(SIZES, [str(n) for n in SIZES])
         ax.set_xlabel("calibration pairs")
@@ -205,14 +179,14 @@ def main():
     args = ap.parse_args()
     if args.pairs_only:
         return write_pairs(args.model, args.queries, args.pairs_only)
-    args.sets = args.sets or sorted(p.name for p in (args.model / "eval").iterdir() if (p / "corpus.jsonl").exists())
+    args.sets = args.sets or sets_of(args.model)
     args.work.mkdir(parents=True, exist_ok=True)
     if not (args.work / "pairs.jsonl").exists():
         write_pairs(args.model, args.queries, args.work / "pairs.jsonl")
-    todo = variants(args.backend)
+    fp32, todo = Variant("fp32"), variants(args.backend)
     with ThreadPoolExecutor(args.jobs) as pool:  # those that take longest first
-        done = {v: pool.submit(measure, args, v) for v in sorted(todo, key=lambda v: -v.pairs)}
-    results = {v: done[v].result() for v in todo}
+        done = {v: pool.submit(measure, args, v) for v in [fp32, *sorted(todo, key=lambda v: -v.pairs)]}
+    results = {v: contrast(done[fp32].result(), done[v].result()) for v in todo}
     print(f"{args.backend}, {len(args.sets)} sets, {args.queries} queries of {args.candidates} candidates each, beside fp32\n")
     of_all(results)
     by_set(results, args.sets)

@@ -33,7 +33,7 @@ typedef struct side {
 } side;
 
 typedef struct eval {
-    int64_t     queries, candidates;
+    int64_t     queries, candidates, top;
     const char *compare, *per_query;
     int         json;
     cli_common  common;
@@ -164,7 +164,7 @@ static void put_query(eval *e, const char *set, const beir *b, const beir_query 
     }
     rr__out_key(&o, "top");
     rr__out_array(&o);
-    for (size_t i = 0; i < q->n_doc && i < 10; i++) {
+    for (size_t i = 0; i < q->n_doc && i < (size_t)e->top; i++) {
         rr__out_object(&o);
         rr__out_key(&o, "id");
         rr__out_str(&o, b->doc[q->doc[order[i]]].id);
@@ -364,7 +364,7 @@ static rr_status run_all(eval *e, const cli_rest *dirs, rr_error *err) {
 }
 
 int cmd_eval(int argc, char **argv) {
-    eval           e = {0};
+    eval           e = {.top = 10};
     const cli_flag flags[] = {
         {"queries", 0, CLI_INT, &e.queries, "N", "first N queries of each set (default all)", 0,
          1e9},
@@ -373,7 +373,9 @@ int cmd_eval(int argc, char **argv) {
         {"compare", 0, CLI_TEXT, &e.compare, "B",
          "second column: precision, backend or backend:precision", 0, 0},
         {"per-query", 0, CLI_TEXT, &e.per_query, "FILE",
-         "one JSON line a query: metrics, the ten best, what --compare changed", 0, 0},
+         "one JSON line a query: metrics, the best, what --compare changed", 0, 0},
+        {"top", 0, CLI_INT, &e.top, "N", "documents of a query in --per-query (default 10)", 1,
+         1 << 20},
         {"json", 0, CLI_BOOL, &e.json, NULL, "one JSON document", 0, 0},
     };
     const cli_command c = {

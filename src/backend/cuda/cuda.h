@@ -87,7 +87,8 @@ typedef struct rr__cu_slot {
     char       *stage_dev, *stage_host; /* rr__cu_staging of the largest shape */
     float      *logits_host;            /* [s] pinned                          */
     int32_t     n_seq;
-    cudaEvent_t uploaded, done;
+    cudaEvent_t uploaded, soon, done; /* soon: of a batch so small that a thread may spin */
+    int32_t     small;
     int32_t     n_graph;
     struct {
         rr__cu_shape    shape;

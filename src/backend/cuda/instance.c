@@ -8,7 +8,9 @@
  * A small batch runs as a captured graph for its bucket of tokens: some 170 launches cost the host
  * more than the card needs for 512 tokens. The graph's grids are sized for the bucket; a batch is
  * padded with rows that belong to no sequence and tiles that say so. Rows never mix, so the
- * padding changes no bit of a logit. The upload, 16 KB at most, is part of the graph. */
+ * padding changes no bit of a logit. The upload, 16 KB at most, is part of the graph. Who waits
+ * for a small batch spins, as waking up would be part of its latency; a large one leaves the core to
+ * others. */
 #include "backend/cuda/cuda.h"
 
 #include <stdio.h>
@@ -80,6 +82,7 @@ static rr_status start(rr__cu_instance *r, const rr__batch *b, rr__cu_watcher *w
         return rr__fail(err, RR_E_ARG, "cuda: two batches are under way already");
     RR__CU_TRY(cudaSetDevice(r->w->opts.device), err);
     slot->n_seq = b->n_seq;
+    slot->small = i < slot->n_graph;
     rr__cu_stage(r->w, b, staged, slot->stage_host, r->order);
     if (i < slot->n_graph)
         RR__CU_TRY(cudaGraphLaunch(slot->graph[i].exec, r->stream), err);
@@ -87,7 +90,7 @@ static rr_status start(rr__cu_instance *r, const rr__batch *b, rr__cu_watcher *w
         RR__TRY(enqueue_behind(r, slot, &shape, err));
     else
         RR__TRY(enqueue(r, slot, &shape, watch, err));
-    RR__CU_TRY(cudaEventRecord(slot->done, r->stream), err);
+    RR__CU_TRY(cudaEventRecord(slot->small ? slot->soon : slot->done, r->stream), err);
     atomic_store(&r->started, n + 1);
     return RR_OK;
 }
@@ -108,7 +111,7 @@ rr_status rr__cu_finish(void *instance, float *logits, rr_error *err) {
     if (n == atomic_load(&r->started))
         return rr__fail(err, RR_E_ARG, "cuda: no batch is under way");
     if (e == cudaSuccess)
-        e = cudaEventSynchronize(slot->done);
+        e = cudaEventSynchronize(slot->small ? slot->soon : slot->done);
     if (e == cudaSuccess)
         memcpy(logits, slot->logits_host, (size_t)slot->n_seq * sizeof *logits);
     atomic_store(&r->finished, n + 1); /* failed or not, its slot is free */
@@ -225,7 +228,9 @@ static rr_status open_slot(rr__cu_slot *slot, const rr__cu_shape *c, rr_error *e
     RR__CU_TRY(cudaMallocHost((void **)&slot->stage_host, rr__cu_staging_at(NULL, c).bytes), err);
     RR__CU_TRY(cudaMallocHost((void **)&slot->logits_host, (size_t)c->s * sizeof(float)), err);
     RR__CU_TRY(cudaEventCreateWithFlags(&slot->uploaded, cudaEventDisableTiming), err);
-    RR__CU_TRY(cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming), err);
+    RR__CU_TRY(cudaEventCreateWithFlags(&slot->soon, cudaEventDisableTiming), err);
+    RR__CU_TRY(
+        cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming | cudaEventBlockingSync), err);
     return RR_OK;
 }
 
@@ -234,6 +239,8 @@ static void close_slot(rr__cu_slot *slot) {
         cudaGraphExecDestroy(slot->graph[i].exec);
     if (slot->uploaded)
         cudaEventDestroy(slot->uploaded);
+    if (slot->soon)
+        cudaEventDestroy(slot->soon);
     if (slot->done)
         cudaEventDestroy(slot->done);
     cudaFreeHost(slot->stage_host);
