@@ -4,7 +4,7 @@
  * device, one copy of the weights and the workspaces of its instances; it knows no text and no
  * jobs. A new backend is one folder, one rr__backend and one line in list.c.
  *
- * Promise: a sequence's logit has the same bits alone and in any batch (ref, cpu, cuda). */
+ * Promise: a sequence's logit has the same bits alone and in any batch (ref, cpu, cuda unless fast). */
 #ifndef RR_BACKEND_BACKEND_H
 #define RR_BACKEND_BACKEND_H
 
