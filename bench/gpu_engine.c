@@ -220,7 +220,8 @@ int main(int argc, char **argv) {
     rr_error err = {0};
 
     if (argc < 2) {
-        fprintf(stderr, "usage: gpu_engine MODEL_DIR [fp16,fp8,...] [case | checks | all] [fast]\n");
+        fprintf(stderr,
+                "usage: gpu_engine MODEL_DIR [fp16,fp8,...] [case | checks | all] [fast]\n");
         return 2;
     }
     snprintf(list, sizeof list, "%s", argc > 2 ? argv[2] : "fp16,fp8");
