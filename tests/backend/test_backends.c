@@ -21,8 +21,7 @@ static double tolerance(const opened *o, rr__precision precision, const rr__mode
     rr__backend_info info;
 
     if (strcmp(o->backend->name, "cuda") == 0)
-        return precision == RR__INT8 && m->d_model >= 128 ? 1.5 * exact[RR__INT8]
-                                                          : on_gpu[precision];
+        return precision == RR__INT8 && m->d_model >= 128 ? exact[RR__INT8] : on_gpu[precision];
     o->backend->describe(o->weights, &info);
     if (precision == RR__BF16 && strncmp(info.device, "amx", 3) == 0 && m->d_model >= 128)
         return 5e-2;

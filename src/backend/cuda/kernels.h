@@ -36,7 +36,7 @@ typedef enum rr__cu_type {
  * row's root mean square, RR__CU_OUTLIERS of them at most, are not in the int8 row: the row's note
  * has them as they are. */
 #define RR__CU_OUTLIERS 16
-#define RR__CU_BEYOND   5.0f
+#define RR__CU_BEYOND   4.0f
 
 typedef struct rr__cu_note {
     int32_t j[RR__CU_OUTLIERS]; /* columns; -1 ends the list */
