@@ -180,14 +180,16 @@ static rr_status linear(const pass *p, const rr__cu_linear *l, rows a, int32_t m
 }
 
 /* x += a W^T + b, m rows. In fast, k of few rows is split: *halves are then what the LayerNorm behind
- * has to add, else NULL. */
+ * has to add, else NULL. halves is NULL where that normalises more than these rows. */
 static rr_status add(const pass *p, const rr__cu_linear *l, rows a, int32_t m, void *x,
                      const float **halves) {
-    float            *to = p->watch ? NULL : p->r->halves;
+    float            *to = p->watch || !halves ? NULL : p->r->halves;
     const rr__cu_gemm g = gemm_of(l, a, m, RR__CU_SPLIT, RR__CU_F32, to, l->n, 1);
+    const int         split = to && rr__cu_gemm_sm90_fits(&g) && rr__cu_gemm_sm90_splits(&g);
 
-    *halves = to && rr__cu_gemm_sm90_fits(&g) && rr__cu_gemm_sm90_splits(&g) ? to : NULL;
-    if (*halves)
+    if (halves)
+        *halves = split ? to : NULL;
+    if (split)
         LAUNCH(rr__cu_gemm_sm90(&g, p->r->stream));
     else
         RR__TRY(linear(p, l, a, m, RR__CU_RESIDUAL, p->w->act, x, l->n, p->w->sum_scale));
@@ -352,6 +354,7 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
     const room        to = {fp8 ? r->wide : mid8, r->mid_scale, r->mid_note};
     rr__cu_watcher   *w = p->watch;
 
+    *halves = NULL;
     for (int32_t at = 0; at < n; at += r->chunk) {
         const int32_t m = n - at < r->chunk ? n - at : r->chunk;
         const size_t  size = rr__cu_type_size(l->f1.type);
@@ -367,7 +370,7 @@ static rr_status feed_forward(const pass *p, int32_t layer, const rr__cu_layer *
             LAUNCH(rr__cu_quantise_rows(act, r->wide, f, m, f, &q, r->stream));
         }
         RR__TRY(add(p, &l->f2, rows_for(&l->f2, r->wide, f, to), m,
-                    x + (size_t)at * d * rr__cu_type_size(act), halves));
+                    x + (size_t)at * d * rr__cu_type_size(act), m == n ? halves : NULL));
     }
     if (w)
         tell(p, layer, "ffn_mid", n, f, w->host);
@@ -415,7 +418,7 @@ static rr_status encoder_layer(const pass *p, int32_t layer) {
         RR__TRY(attention(p, &at, &l->o, &ctx));
         RR__TRY(look_piece(p, w ? w->ctx : NULL, at.n0, at.n, d, fp8 ? x8.data : r->wide,
                            fp8 ? d : 3 * d, fp8 ? RR__CU_E4M3 : act, fp8 ? l->o.in_scale : 1));
-        RR__TRY(add(p, &l->o, ctx, at.n, x, &halves));
+        RR__TRY(add(p, &l->o, ctx, at.n, x, at.n == n ? &halves : NULL));
     }
     if (w) {
         tell(p, layer, "qkv", n, 3 * d, w->host);
