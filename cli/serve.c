@@ -2,6 +2,7 @@
  *
  * One table holds every flag with its default and the reason it exists; options.c reads it, and
  * RERANK_ variables too. Flags win over the environment, the environment over defaults. */
+#define _DEFAULT_SOURCE /* readlink */
 #include "cli.h"
 #include "options.h"
 #include "trt.h"
@@ -10,6 +11,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 static cli_common      common;
 static rr__server_opts server = {.port = 8787};
@@ -85,6 +88,9 @@ static const cli_flag flags[] = {
      "how often a known pair goes through every instance (default: 5000)", 0, INT_MOST},
     {"health-timeout", 0, CLI_INT32, &server.health_timeout_ms, "MS",
      "an answer later than this is a hang (default: 30000)", 0, INT_MOST},
+    {"renew-after", 0, CLI_INT32, &server.renew_after_s, "SECONDS",
+     "no instance has worked for so long: start anew, on the same socket (default: 10; -1: never)",
+     -1, INT_MOST},
 };
 
 static const char summary[] =
@@ -105,6 +111,33 @@ static rr_engine_opts engine_opts(void) {
     o.memory_limit = (uint64_t)memory_limit;
     o.cache_tokens = more.cache_tokens;
     return o;
+}
+
+/* A server that ends by itself did so for a reason; EXIT_FAILED where it could not start anew. */
+static int run(rr__server *s, int argc, char **argv) {
+    char     program[4096] = "", **same = calloc((size_t)argc + 2, sizeof *same);
+    rr_error err;
+
+    /* By name, so that a newer file under it is what starts. */
+    if (!same || readlink("/proc/self/exe", program, sizeof program - 1) < 0)
+        program[0] = 0;
+
+    switch (rr__server_run(s)) {
+    case RR__RUN_DRAINED:
+        free(same);
+        return EXIT_OK;
+    case RR__RUN_RENEW:
+        if (!same)
+            break;
+        same[0] = program;
+        memcpy(same + 1, argv, (size_t)argc * sizeof *argv);
+        rr__server_renew(s, program, same, &err);
+        cli_fail("serve", EXIT_FAILED, "%s", err.text);
+        break;
+    default: /* something hangs in the engine: closing it would hang too */
+        break;
+    }
+    _Exit(EXIT_FAILED);
 }
 
 int cmd_serve(int argc, char **argv) {
@@ -143,12 +176,13 @@ int cmd_serve(int argc, char **argv) {
         goto done;
     }
     rr_engine_describe(engine, &info);
+    if (info.left_out)
+        fprintf(stderr, "rerank serve: without %s\n", info.left_out);
     printf("%s  %s on %s, %s; weights %.1f MB, each instance %.1f MB more\n", rr__server_address(s),
            dir, info.device, info.precision, (double)info.weight_bytes / 1e6,
            (double)info.instance_bytes / 1e6);
     fflush(stdout);
-    if (!rr__server_run(s))
-        _Exit(EXIT_FAILED); /* something hangs in the engine: closing it would hang too */
+    rc = run(s, argc, argv);
 done:
     rr__server_close(s);
     rr_engine_close(engine);

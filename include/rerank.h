@@ -148,6 +148,8 @@ typedef struct rr_engine_info {
     int32_t     n_instances, threads, max_batch_tokens, max_length;
     uint64_t    weight_bytes;   /* on the device, shared by all instances    */
     uint64_t    instance_bytes; /* each instance adds this                   */
+    const char *left_out;       /* the first device that devices = "all" had to do without, and
+                                   why; NULL = none                          */
 } rr_engine_info;
 
 /* A value counts in the first bucket i with value <= 2^i * base, or in the last one: the buckets

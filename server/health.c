@@ -4,10 +4,12 @@
 #include "server/request.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct rr__health {
     rr__server     *server;
@@ -15,6 +17,8 @@ struct rr__health {
     pthread_cond_t  wake;
     int             closing, ok;
     int64_t         since_us; /* when the last try ended */
+    int64_t         lost_us;  /* since when no instance works; 0 = one does */
+    int             renewing; /* the signal was sent */
     char            why[248];
     pthread_t       thread;
 };
@@ -32,6 +36,24 @@ static void nap(struct rr__health *h, int ms) {
     }
     while (!h->closing && pthread_cond_timedwait(&h->wake, &h->lock, &until) != ETIMEDOUT)
         ;
+}
+
+/* Where no instance has worked for renew_after_s, only a new process helps: CUDA serves none after a
+ * kernel's fault, and a call that hangs never comes back. */
+static void renew_if_lost(struct rr__health *h) {
+    rr__server *s = h->server;
+    rr_stats    stats;
+
+    rr_engine_stats(s->engine, &stats);
+    if (stats.instances_ok > 0 || s->o.renew_after_s < 0)
+        h->lost_us = 0;
+    else if (h->lost_us == 0)
+        h->lost_us = rr_now_us();
+    else if (!h->renewing && rr_now_us() - h->lost_us >= (int64_t)s->o.renew_after_s * 1000000) {
+        h->renewing = 1;
+        rr__log_event(s->log, "error", "no instance works: starting anew");
+        kill(getpid(), SIGUSR1);
+    }
 }
 
 static void *health_main(void *arg) {
@@ -52,6 +74,7 @@ static void *health_main(void *arg) {
         snprintf(h->why, sizeof h->why, "%s", ok ? "" : err.text);
         if (changed)
             rr__log_event(s->log, ok ? "info" : "error", ok ? "healthy again" : h->why);
+        renew_if_lost(h);
         nap(h, s->o.health_every_ms);
     }
     pthread_mutex_unlock(&h->lock);

@@ -94,6 +94,16 @@ rr_status rr__log_open(const char *path, struct rr__log **out, rr_error *err) {
     return RR_OK;
 }
 
+void rr__log_flush(struct rr__log *l) {
+    for (int i = 0, idle = !l; !idle && i < 200; i++) {
+        pthread_mutex_lock(&l->lock);
+        idle = l->fill.len == 0 && l->spill.len == 0;
+        pthread_mutex_unlock(&l->lock);
+        if (!idle)
+            nanosleep(&(struct timespec){0, 5000000}, NULL);
+    }
+}
+
 void rr__log_close(struct rr__log *l) {
     if (!l)
         return;

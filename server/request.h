@@ -186,6 +186,13 @@ struct rr__server {
 
 /* http.c: libmicrohttpd's callbacks. */
 rr_status rr__http_start(rr__server *s, int listen_fd, rr_error *err);
+
+/* listen.c: the socket of opts, or the one inherited; "http://host:port" of a socket as it is (the
+ * port may have been 0), owned by the caller, NULL if it has no name; become `program`, which
+ * inherits the socket (returns only if that fails). */
+rr_status rr__listen(const rr__server_opts *o, int *out, rr_error *err);
+char     *rr__listen_address(int fd, int tls);
+rr_status rr__listen_hand_over(int fd, const char *program, char **argv, rr_error *err);
 /* Wake the connection of a request whose answer or scores are there. Any thread. */
 void rr__http_wake(rr__request *r);
 
@@ -249,6 +256,7 @@ rr_status rr__log_open(const char *path, struct rr__log **out, rr_error *err);
 void      rr__log_request(struct rr__log *l, const rr__request *r);
 void      rr__log_event(struct rr__log *l, const char *level, const char *text);
 uint64_t  rr__log_dropped(const struct rr__log *l);
+void      rr__log_flush(struct rr__log *l); /* waits a second at most: a disk may stall */
 void      rr__log_close(struct rr__log *l);
 
 /* metrics.c */

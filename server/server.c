@@ -1,96 +1,19 @@
 /* server.c - opening, running and draining the server; see server.h. */
-#define _DEFAULT_SOURCE /* struct sockaddr_un and getaddrinfo need no more, SOCK_CLOEXEC does */
+#define _DEFAULT_SOURCE /* sigwait, nanosleep */
 #include "base/file.h"
 #include "base/pool.h"
 #include "server/request.h"
 
-#include <errno.h>
-#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { BACKLOG = 1024, LINGER_MS = 250 };
-
-/* ---- listening ------------------------------------------------------------------------------- */
-
-static rr_status listen_unix(const char *path, int *out, rr_error *err) {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    struct stat        st;
-    int                fd;
-
-    if (strlen(path) >= sizeof a.sun_path)
-        return rr__fail(err, RR_E_ARG, "%s: a socket path has at most %zu bytes", path,
-                        sizeof a.sun_path - 1);
-    memcpy(a.sun_path, path, strlen(path) + 1);
-    if (stat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-        unlink(path); /* of an earlier run */
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || listen(fd, BACKLOG) != 0) {
-        int e = errno;
-
-        if (fd >= 0)
-            close(fd);
-        return rr__fail(err, RR_E_IO, "listen on %s: %s", path, strerror(e));
-    }
-    *out = fd;
-    return RR_OK;
-}
-
-static rr_status listen_tcp(const char *host, int port, int *out, rr_error *err) {
-    struct addrinfo  hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *list = NULL;
-    char             text[16];
-    int              rc, fd = -1, one = 1, e = 0;
-
-    snprintf(text, sizeof text, "%d", port);
-    rc = getaddrinfo(host, text, &hints, &list);
-    if (rc != 0)
-        return rr__fail(err, RR_E_IO, "%s: %s", host, gai_strerror(rc));
-    for (struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
-        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
-        if (fd < 0) {
-            e = errno;
-            continue;
-        }
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
-            e = errno;
-            close(fd);
-            fd = -1;
-        }
-    }
-    freeaddrinfo(list);
-    if (fd < 0)
-        return rr__fail(err, RR_E_IO, "listen on %s port %d: %s", host, port, strerror(e));
-    *out = fd;
-    return RR_OK;
-}
-
-/* "http://host:port" of the socket as it is: the port may have been 0. */
-static char *address_of(const rr__server *s, int fd) {
-    struct sockaddr_storage a;
-    socklen_t               len = sizeof a;
-    char                    host[128], port[16], text[256];
-
-    if (s->o.unix_path)
-        snprintf(text, sizeof text, "unix:%s", s->o.unix_path);
-    else if (getsockname(fd, (struct sockaddr *)&a, &len) == 0 &&
-             getnameinfo((struct sockaddr *)&a, len, host, sizeof host, port, sizeof port,
-                         NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-        snprintf(text, sizeof text, strchr(host, ':') ? "%s://[%s]:%s" : "%s://%s:%s",
-                 s->pem_cert ? "https" : "http", host, port);
-    else
-        return NULL;
-    return strdup(text);
-}
+enum { LINGER_MS = 250 };
 
 /* ---- open ------------------------------------------------------------------------------------ */
 
@@ -113,6 +36,7 @@ static void set_defaults(rr__server_opts *o) {
     DEFAULT(drain_timeout_s, 30);
     DEFAULT(health_every_ms, 5000);
     DEFAULT(health_timeout_ms, 30000); /* a starved CPU is slow, not hung */
+    DEFAULT(renew_after_s, 10);
 }
 
 /* A connection is a file descriptor: ask for as many as the limit needs. */
@@ -169,14 +93,13 @@ rr_status rr__server_open(const rr__server_opts *opts, rr_model *model, rr_engin
     if ((s->o.tls_cert && ((rc = read_text(s->o.tls_cert, &s->pem_cert, err)) != RR_OK ||
                            (rc = read_text(s->o.tls_key, &s->pem_key, err)) != RR_OK)) ||
         (s->o.keys_path && (rc = rr__keys_open(s->o.keys_path, &s->keys, err)) != RR_OK) ||
-        (rc = s->o.unix_path ? listen_unix(s->o.unix_path, &fd, err)
-                             : listen_tcp(s->o.host, s->o.port, &fd, err)) != RR_OK ||
+        (rc = rr__listen(&s->o, &fd, err)) != RR_OK ||
         (rc = rr__log_open(s->o.log_path, &s->log, err)) != RR_OK ||
         (rc = rr__metrics_open(&s->metrics, err)) != RR_OK ||
         (rc = rr__watch_open(s, err)) != RR_OK || (rc = rr__health_open(s, err)) != RR_OK ||
         (rc = rr__workers_open(s->o.workers, &s->workers, err)) != RR_OK)
         goto fail;
-    s->address = address_of(s, fd);
+    s->address = rr__listen_address(fd, s->pem_cert != NULL);
     rc = s->address ? rr__http_start(s, fd, err) : rr__fail(err, RR_E_IO, "socket has no name");
     if (rc != RR_OK)
         goto fail;
@@ -221,6 +144,7 @@ static void signal_set(sigset_t *set) {
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
     sigaddset(set, SIGHUP);
+    sigaddset(set, SIGUSR1);
 }
 
 void rr__server_block_signals(void) {
@@ -265,16 +189,18 @@ static int wait_idle(rr__server *s, int64_t most_ms) {
     }
 }
 
-static int drain(rr__server *s) {
+static int drain(rr__server *s, int renew) {
     int all;
 
     atomic_store(&s->draining, 1);
-    rr__log_event(s->log, "info", "draining");
-    sleep_ms(s->o.drain_delay_ms); /* balancers see /ready and look elsewhere */
+    rr__log_event(s->log, "info", renew ? "draining, to start anew" : "draining");
+    if (!renew)
+        sleep_ms(s->o.drain_delay_ms); /* balancers see /ready and look elsewhere */
     /* The I/O thread may be about to take the socket out of its epoll set: were it closed here, its
-     * number could belong to another file by then. Shut, it takes no connection either. */
+     * number could belong to another file by then. Shut, it takes no connection either. For a new
+     * program it goes on taking them; nobody answers until that does. */
     s->quiesced = MHD_quiesce_daemon(s->daemon);
-    if (s->quiesced >= 0)
+    if (s->quiesced >= 0 && !renew)
         shutdown(s->quiesced, SHUT_RDWR);
     all = wait_idle(s, (int64_t)s->o.drain_timeout_s * 1000);
     if (!all) {
@@ -286,12 +212,18 @@ static int drain(rr__server *s) {
     return all;
 }
 
-int rr__server_run(rr__server *s) {
+rr_status rr__server_renew(rr__server *s, const char *program, char **argv, rr_error *err) {
+    rr__log_flush(s->log);
+    return rr__listen_hand_over(s->quiesced, program, argv, err);
+}
+
+rr__run_end rr__server_run(rr__server *s) {
     sigset_t set;
-    int      sig = 0;
+    int      sig = 0, all;
 
     signal_set(&set);
     while (sigwait(&set, &sig) == 0 && sig == SIGHUP)
         reload(s);
-    return drain(s);
+    all = drain(s, sig == SIGUSR1);
+    return sig == SIGUSR1 ? RR__RUN_RENEW : all ? RR__RUN_DRAINED : RR__RUN_STUCK;
 }

@@ -1,7 +1,8 @@
 /* server.h - HTTP in front of an engine: what cli/serve.c needs to know.
  *
  *     rr__server_opts o = {.host = "127.0.0.1", .port = 8787};   // zero means default
- *     rr__server_open(&o, model, engine, &server, &err);         // listens from here on
+ *     rr__server_open(&o, model, engine, &server, &err);         // listens from here on; an inherited
+ *                                                                // socket (LISTEN_FDS) comes first
  *     rr__server_run(server);                                    // until SIGTERM or SIGINT; drains
  *     rr__server_close(server);                                  // before rr_engine_close
  *
@@ -45,6 +46,7 @@ typedef struct rr__server_opts {
     int32_t drain_timeout_s;   /* then: most time for requests under way; 0 = 30       */
     int32_t health_every_ms;   /* canary; 0 = 5000                                     */
     int32_t health_timeout_ms; /* a canary that takes longer is a hang; 0 = 30000     */
+    int32_t renew_after_s; /* no instance works for so long: RR__RUN_RENEW; 0 = 10, -1 = never */
 } rr__server_opts;
 
 /* Start to listen and answer. Strings of opts must outlive the server. */
@@ -54,14 +56,24 @@ rr_status rr__server_open(const rr__server_opts *opts, rr_model *model, rr_engin
 /* "http://127.0.0.1:8787" or "unix:/run/rerank.sock"; lives as long as the server. */
 const char *rr__server_address(const rr__server *server);
 
-/* Serve until SIGTERM or SIGINT, then drain: 1 if all requests were answered, 0 if time ran out
- * and some are still with the engine (the process should end without closing it). SIGHUP reads the
- * keys again. The caller must have blocked these signals before any thread was started
- * (rr__server_block_signals). */
-int  rr__server_run(rr__server *server);
-void rr__server_block_signals(void);
+/* Serve until a signal, then drain. SIGTERM and SIGINT end it; SIGUSR1, or no instance that works for
+ * renew_after_s, asks for a new program in this one's place; SIGHUP reads the keys again. The caller
+ * must have blocked these signals before any thread was started (rr__server_block_signals). */
+typedef enum rr__run_end {
+    RR__RUN_DRAINED, /* all requests were answered                                            */
+    RR__RUN_STUCK,   /* some are still with the engine: end the process without closing it    */
+    RR__RUN_RENEW    /* drained as far as it goes; the socket still takes connections         */
+} rr__run_end;
 
-/* Stop at once. Only after a run that returned 1. */
+rr__run_end rr__server_run(rr__server *server);
+void        rr__server_block_signals(void);
+
+/* After RR__RUN_RENEW: write out the log and become `program` with argv, which inherits the listening
+ * socket the way systemd hands one over (LISTEN_FDS); connections made in between wait in it. Returns
+ * only if that fails. */
+rr_status rr__server_renew(rr__server *server, const char *program, char **argv, rr_error *err);
+
+/* Stop at once. Only after RR__RUN_DRAINED. */
 void rr__server_close(rr__server *server);
 
 #endif

@@ -30,7 +30,8 @@ struct rr_engine {
     int32_t            n_device;
     rr__backend_opts   backend_opts;
     rr__backend_info   info;
-    char               device[256]; /* of all devices, for people */
+    char               device[256];                /* of all devices, for people */
+    char               left_out[sizeof(rr_error)]; /* of "all": which device, and why; or "" */
     rr__sched         *sched;
     rr__pool          *pool;  /* shares the tokenizing of a large request */
     rr__cache         *cache; /* NULL = none                              */

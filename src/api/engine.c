@@ -7,12 +7,14 @@
 
 enum { PROBE_US = 50000 }; /* measuring the device at open may take this long */
 
-/* Load the weights on each device; "all" is every ordinal from 0 that loads. */
+/* Load the weights on each device; "all" is every ordinal that loads, and what does not is left out:
+ * one broken card must not keep the others from serving. */
 static rr_status load(rr_engine *e, const rr_engine_opts *o, rr_error *err) {
     int32_t   ordinal[RR__MAX_DEVICES] = {0}, n = 1;
     int       all = 0;
     rr_status s = rr__devices_parse(o->devices, ordinal, &n, &all, err);
     int       one = strcmp(e->backend->name, "cpu") == 0 || strcmp(e->backend->name, "ref") == 0;
+    rr_status first = RR_OK;
 
     if (s != RR_OK)
         return s;
@@ -21,14 +23,26 @@ static rr_status load(rr_engine *e, const rr_engine_opts *o, rr_error *err) {
         for (int32_t i = 0; i < n; i++)
             ordinal[i] = i;
     }
-    for (; e->n_device < n; e->n_device++) {
-        e->backend_opts.device = ordinal[e->n_device];
-        s = e->backend->load(e->model->weights, &e->backend_opts, &e->weights[e->n_device], err);
-        if (s != RR_OK && all && e->n_device > 0)
+    for (int32_t i = 0; i < n; i++) {
+        rr_error why = {RR_OK, ""};
+
+        e->backend_opts.device = ordinal[i];
+        s = e->backend->load(e->model->weights, &e->backend_opts, &e->weights[e->n_device], &why);
+        if (s == RR_OK) {
+            e->n_device++;
+            continue;
+        }
+        if (all && i > 0 && s == RR_E_ARG)
             break; /* the ordinals end here */
-        if (s != RR_OK)
-            return s;
+        if (!all || one)
+            return rr__fail(err, s, "%s", why.text);
+        if (!e->left_out[0]) {
+            first = s;
+            snprintf(e->left_out, sizeof e->left_out, "device %d: %s", (int)i, why.text);
+        }
     }
+    if (e->n_device == 0)
+        return rr__fail(err, first, "%s", e->left_out);
     e->backend->describe(e->weights[0], &e->info);
     snprintf(e->device, sizeof e->device, "%s", e->info.device);
     if (e->n_device > 1)
@@ -163,6 +177,7 @@ void rr_engine_describe(const rr_engine *e, rr_engine_info *out) {
     out->backend = e->backend->name;
     out->precision = rr__precision_name(e->info.precision);
     out->device = e->device;
+    out->left_out = e->left_out[0] ? e->left_out : NULL;
     out->n_instances = e->n_device * e->instances;
     out->threads = e->backend_opts.threads ? e->backend_opts.threads : rr__cores();
     out->max_batch_tokens = e->backend_opts.max_batch_tokens;

@@ -2,7 +2,7 @@
  * is put on its context, behind the engine's back, as a broken kernel would be. CUDA then refuses every
  * call of the process, for every card (with two H100s, and from PyTorch too), until the process ends. So
  * what is promised is that requests are answered with the cause, at once, and that nothing hangs or
- * crashes; the server's /health then asks for a new process. Needs a card. */
+ * crashes; the server then starts itself anew (tests/serve/test_http.py). Needs a card. */
 #include "rerank.h"
 
 #include <criterion/criterion.h>

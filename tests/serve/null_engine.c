@@ -237,7 +237,7 @@ void rr_engine_close(rr_engine *e) {
 }
 
 void rr_engine_describe(const rr_engine *e, rr_engine_info *out) {
-    *out = (rr_engine_info){"null", "fp32", "none", 1, 1, 16384, 512, 0, 0};
+    *out = (rr_engine_info){"null", "fp32", "none", 1, 1, 16384, 512, 0, 0, NULL};
 }
 
 void rr_engine_stats(const rr_engine *e, rr_stats *out) {
@@ -246,7 +246,7 @@ void rr_engine_stats(const rr_engine *e, rr_stats *out) {
     pthread_mutex_lock(&self->lock);
     *out = e->stats;
     out->queued_tokens = e->queued;
-    out->instances_ok = 1;
+    out->instances_ok = !fault("NULL_HANG") && !fault("NULL_FAIL");
     pthread_mutex_unlock(&self->lock);
 }
 

@@ -633,6 +633,104 @@ def test_drain_loses_nothing():
     assert set(logged) == answered and not reset & set(logged)
 
 
+def ask_anew(s, answers, stop):
+    """Requests on a fresh connection each, until told to stop; what came of them."""
+    while not stop.is_set():
+        try:
+            answers.append(s.post("/rerank", {"query": "q", "texts": DOCS}, timeout=20).status)
+        except Exception as e:
+            answers.append(repr(e))
+
+
+@pytest.mark.parametrize("unix", [False, True])
+def test_a_new_program_takes_over_without_losing_a_request(unix, tmp_path):
+    """SIGUSR1: the process becomes a new program; connections made in between wait in the socket."""
+    flags = ["--unix", str(tmp_path / "s.sock")] if unix else []
+    with Server(*flags, env={"NULL_US": "1000"}) as s:
+        answers, stop = [], threading.Event()
+        if unix:
+            s.post = lambda path, body, timeout: over_unix(flags[1], path, body, timeout)
+            s.metric = lambda name: metric_over_unix(flags[1], name)
+        clients = [threading.Thread(target=ask_anew, args=(s, answers, stop)) for _ in range(8)]
+        [c.start() for c in clients]
+        until(lambda: len(answers) > 100)
+        before, pid = s.metric("rerank_documents_total"), s.process.pid
+        s.process.send_signal(signal.SIGUSR1)
+        assert s.process.stdout.readline().decode().split()[0] == s.url  # the new one listens, at the same address
+        n = len(answers)
+        until(lambda: len(answers) > n + 100)
+        stop.set()
+        [c.join() for c in clients]
+        assert set(answers) == {200}, [a for a in answers if a != 200][:5]
+        assert s.process.poll() is None and s.process.pid == pid and 0 < before
+        assert s.metric("rerank_documents_total") < 3 * len(answers)  # counted anew
+        events = [x["event"] for x in s.log_lines() if "event" in x]
+        assert "draining, to start anew" in events and "drained" in events
+        assert s.stop() == 0
+    if unix:
+        assert not os.path.exists(flags[1])
+
+
+def over_unix(path, target, body, timeout):
+    """One POST to a unix socket, on a connection of its own."""
+    c = http.client.HTTPConnection("localhost", timeout=timeout)
+    c.sock = socket.socket(socket.AF_UNIX)
+    c.sock.settimeout(timeout)
+    c.sock.connect(path)
+    c.request("POST" if body else "GET", target, json.dumps(body) if body else None, {"Connection": "close"})
+    r = c.getresponse()
+    r.text = r.read().decode()
+    return r
+
+
+def metric_over_unix(path, name):
+    text = over_unix(path, "/metrics", None, 10).text
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
+
+
+def test_starts_anew_when_no_instance_works(tmp_path):
+    for name in ("NULL_HANG", "NULL_FAIL"):
+        fault = tmp_path / name
+        with Server("--health-every", "50", "--health-timeout", "100", "--renew-after", "1", "--drain-timeout", "1",
+                    env={name: str(fault)}) as s:
+            fault.write_text("")
+            began = time.monotonic()
+            until(lambda: s.get("/health").status == 503)
+            assert s.process.stdout.readline().decode().split()[0] == s.url
+            assert time.monotonic() - began > 1
+            fault.unlink()
+            until(lambda: s.get("/health").status == 200)
+            assert s.post("/rerank", {"query": "q", "texts": DOCS}).status == 200
+            assert any("starting anew" in x.get("event", "") for x in s.log_lines())
+    fault = tmp_path / "never"
+    with Server("--health-every", "50", "--renew-after", "-1", env={"NULL_FAIL": str(fault)}) as s:
+        fault.write_text("")
+        time.sleep(1.5)
+        assert s.get("/health").status == 503 and not any("anew" in x.get("event", "") for x in s.log_lines())
+
+
+def inherit(fd, *flags, count=1):
+    """A server that inherits fd as systemd would hand it over, and its first line of output."""
+    script = f'exec 3<&{fd} {fd}<&-; LISTEN_FDS={count} LISTEN_PID=$$ exec "$0" "$@"'
+    return subprocess.Popen(["bash", "-c", script, NULL, "serve", "--log", "off", *flags], pass_fds=[fd],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_takes_an_inherited_socket():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        early = socket.create_connection(listener.getsockname())  # before there is a server
+        early.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        p = inherit(listener.fileno(), "--port", "1")
+        assert p.stdout.readline().split()[0] == "http://127.0.0.1:%d" % listener.getsockname()[1]
+        early.settimeout(10)
+        assert early.recv(65536).startswith(b"HTTP/1.1 200")
+        p.terminate()
+        assert p.wait(20) == 0
+    with open("/dev/null") as f:
+        p = inherit(f.fileno())
+        assert p.wait(20) == 1 and "LISTEN_FDS: descriptor 3 is no listening socket" in p.stderr.read()
+
+
 def test_metrics_parse(s):
     parser = pytest.importorskip("prometheus_client.parser")
     s.post("/rerank", {"query": "q", "texts": DOCS})
