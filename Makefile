@@ -10,7 +10,8 @@ BUILD ?= build$(if $(SAN),/san-$(SAN))
 PYENV ?= build/py
 OPT   ?= -O3
 CC    := $(if $(filter default,$(origin CC)),gcc,$(CC))
-NVCC  ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+# nvcc links nothing that a sanitizer instruments: there is no CUDA module then.
+NVCC  ?= $(if $(SAN),,$(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc 2>/dev/null)))
 
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
           -Wno-unused-parameter

@@ -6,7 +6,7 @@ log=$(mktemp) && trap 'rm -f "$log"' EXIT
 run() { # sanitizer areas...
     local san=$1 area
     for area in "${@:2}"; do
-        if ! make -s BUILD="build/san-$san" SAN="$san" NVCC= TEST_TIMEOUT=300 run-tests T="tests/$area/test_" \
+        if ! make -s BUILD="build/san-$san" SAN="$san" TEST_TIMEOUT=300 run-tests T="tests/$area/test_" \
             >"$log" 2>&1; then
             echo "$san, $area:"
             tail -n 40 "$log"
