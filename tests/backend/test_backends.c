@@ -15,16 +15,10 @@ static const double exact[RR__N_PRECISION] = {
 static const double on_gpu[RR__N_PRECISION] = {
     [RR__FP32] = 2e-2, [RR__BF16] = 3e-1, [RR__FP16] = 3e-2, [RR__INT8] = 8e-1, [RR__FP8] = 1.5};
 
-/* The tiny models sum over 64 random channels: rounding averages out far less than in a real one.
- * AMX adds bf16 products in another order: 0.036 was seen where other cpus are just below 0.03. */
+/* The tiny models sum over 64 random channels: rounding averages out far less than in a real one. */
 static double tolerance(const opened *o, rr__precision precision, const rr__model *m) {
-    rr__backend_info info;
-
     if (strcmp(o->backend->name, "cuda") == 0)
         return precision == RR__INT8 && m->d_model >= 128 ? exact[RR__INT8] : on_gpu[precision];
-    o->backend->describe(o->weights, &info);
-    if (precision == RR__BF16 && strncmp(info.device, "amx", 3) == 0 && m->d_model >= 128)
-        return 5e-2;
     return exact[precision] * (precision > RR__FP32 && m->d_model < 128 ? 10 : 1);
 }
 

@@ -7,6 +7,9 @@
 /* Between two phases of a pass a thread waits a few microseconds: looking is cheaper than sleeping. */
 enum { SPIN_US = 50 };
 
+/* Rows behind the last that a block of tiles may read, though nobody looks at what it makes of them. */
+enum { SPARE = 32 };
+
 static rr_status cpu_probe(rr_error *err) {
     return rr__kernels_pick(err) ? RR_OK : RR_E_UNSUPPORTED;
 }
@@ -16,32 +19,34 @@ static void layout_worker(rr__plan *p, const rr__cpu_weights *w, rr__cpu_worker 
     const size_t     d = (size_t)m->d_model, f = (size_t)m->d_ff, wide = d > f ? d : f;
     const size_t     nr = (size_t)w->kx->nr, keys = ((size_t)m->max_length + nr - 1) / nr * nr;
     const size_t     width = (d / (size_t)m->n_head + nr - 1) / nr * nr;
-    const size_t     tile = RR__CPU_TILE;
+    const size_t     tile = (size_t)w->kx->tile + SPARE, terms = 3;
 
-    k->a = rr__plan_take(p, tile * (wide + 32), sizeof *k->a);
+    k->a = rr__plan_take(p, tile * (wide * 3 / 2 + 64), sizeof *k->a);
     k->note = rr__plan_take(p, tile, sizeof *k->note);
     k->y = rr__plan_take(p, tile * rr__cpu_ld(m->d_model), sizeof *k->y);
     k->mid = rr__plan_take(p, tile * rr__cpu_ld(m->d_ff), sizeof *k->mid);
     k->scores = rr__plan_take(p, (size_t)w->kx->mr * (keys + 16), sizeof *k->scores);
-    k->kp = rr__plan_take(p, keys * width, sizeof *k->kp);
-    k->vp = rr__plan_take(p, keys * width, sizeof *k->vp);
+    k->kp = rr__plan_take(p, keys * width * terms / 2, sizeof *k->kp);
+    k->vp = rr__plan_take(p, keys * width * terms / 2, sizeof *k->vp);
+    k->qt = rr__plan_take(p, (size_t)w->kx->mr * (width * terms / 2 + 16), sizeof *k->qt);
+    k->probs = rr__plan_take(p, (size_t)w->kx->mr * (keys * terms / 2 + 16), sizeof *k->probs);
 }
 
 static void layout(rr__cpu *c, rr__plan *p) {
     const rr__cpu_weights *w = c->w;
     const size_t           n = (size_t)w->opts.max_batch_tokens, s = (size_t)w->opts.max_batch_seqs;
     const int32_t          d = w->m->d_model;
-    const size_t           ld = rr__cpu_ld(d), size = w->half == RR__K_F32 ? 4 : 2;
+    const size_t           ld = rr__cpu_ld(d), size = 4;
 
     for (int32_t i = 0; i < c->threads; i++)
         layout_worker(p, w, &c->worker[i]);
     c->pos = rr__plan_take(p, n, sizeof *c->pos);
     c->seq = rr__plan_take(p, n, sizeof *c->seq);
     c->x = rr__plan_take(p, n * ld, sizeof *c->x);
-    c->qkv = rr__plan_take(p, n * rr__cpu_ld(3 * d), size);
-    c->ctx = rr__plan_take(p, n * ld, size);
+    c->qkv = rr__plan_take(p, (n + SPARE) * rr__cpu_ld(3 * d), size);
+    c->ctx = rr__plan_take(p, (n + SPARE) * ld, size);
     c->xs = rr__plan_take(p, s * ld, sizeof *c->xs);
-    c->qs = rr__plan_take(p, s * ld, size);
+    c->qs = rr__plan_take(p, (s + SPARE) * ld, size);
     c->head = rr__plan_take(p, s * (size_t)d, sizeof *c->head);
 }
 

@@ -6,10 +6,6 @@
 #include "backend/cpu/kernels.h"
 #include "base/pool.h"
 
-/* Rows of one tile, which one thread takes through a whole chain of multiplications: enough to
- * reuse each weight, few enough that the tile's activations stay in the second-level cache. */
-enum { RR__CPU_TILE = 112 };
-
 /* Memory planned in two passes over the same calls: the first counts, the second hands out. */
 typedef struct rr__plan {
     char  *base; /* NULL while counting */
@@ -19,7 +15,9 @@ void     *rr__plan_take(rr__plan *p, size_t n, size_t size);
 rr_status rr__plan_alloc(rr__plan *p, const char *what, rr_error *err); /* after counting */
 
 typedef struct rr__cpu_layer {
+    rr__kind   attend; /* kind of the products of attention; bf16: q, k, v and ctx are bf16 too */
     rr__packed q, k, v, o, f1, f2;
+    float     *k_mean;                        /* [d] what keys are kept without; NULL = nothing */
     float     *ln1_g, *ln1_b, *ln2_g, *ln2_b; /* [d] */
 } rr__cpu_layer;
 
@@ -40,14 +38,15 @@ rr_status rr__cpu_load(const rr__model *m, const rr__backend_opts *o, void **wei
                        rr_error *err);
 void      rr__cpu_unload(void *weights);
 
-/* Scratch of one thread. Letters: T = RR__CPU_TILE, P = max_length rounded up to nr. */
+/* Scratch of one thread. Letters: T = kernels' tile + spare rows, P = max_length rounded up to nr. */
 typedef struct rr__cpu_worker {
-    uint32_t *a;       /* [T, max(d, f) units + 16]  left operand                  */
+    uint32_t *a;       /* [T, max(d, f) as 3 bf16 + 64]  left operand              */
     rr__note *note;    /* [T]                        about its rows                */
     float    *y;       /* [T, d + 16]                sublayer output               */
     float    *mid;     /* [T, f + 16]                after GELU, fp32 or bf16      */
     float    *scores;  /* [mr, P + 16]                                             */
-    uint32_t *kp, *vp; /* [P, head width]            packed keys, values           */
+    uint32_t *kp, *vp; /* see rr__head */
+    uint32_t *qt, *probs;
 } rr__cpu_worker;
 
 /* One pass's activations for observe; all fp32, row-major without gaps. */
@@ -74,7 +73,7 @@ typedef struct rr__cpu {
     /* of the pass that runs */
     const rr__batch    *b;
     float              *logits;
-    int32_t             layer, tile; /* tile: rows of a work item, <= T */
+    int32_t             layer, tile; /* tile: rows of a work item, <= kernels' tile */
     const rr__cpu_seen *seen;        /* NULL but in observe             */
 } rr__cpu;
 

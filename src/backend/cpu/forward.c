@@ -13,13 +13,13 @@
 
 enum { PAD = 16 }; /* units between rows of a left operand */
 
-static int is_bf16(const rr__cpu *c) { /* of qkv and ctx */
-    return c->w->half == RR__K_BF16;
+static int is_bf16(const rr__cpu *c, int32_t layer) { /* its qkv and ctx */
+    return c->w->layer[layer].attend == RR__K_BF16;
 }
 
 /* Element i of an array of fp32 or bf16. */
-static void *at(const rr__cpu *c, void *p, size_t i) {
-    return (char *)p + i * (is_bf16(c) ? 2 : 4);
+static void *at(int half, void *p, size_t i) {
+    return (char *)p + i * (half ? 2 : 4);
 }
 
 /* ---- sublayers on a tile ------------------------------------------------------ */
@@ -31,15 +31,16 @@ typedef struct operand {
 } operand;
 
 /* Rows ld elements apart, in the worker's buffer as m wants them; where
- * they are that already they stay where they are. half: x is bf16, not fp32. */
+ * they are that already, and end in a whole tile, they stay where they are: mid in bf16 keeps its
+ * outliers. half: x is bf16, not fp32. */
 static operand make_operand(rr__cpu *c, rr__cpu_worker *k, const rr__packed *m, const void *x,
                             int half, size_t ld, int32_t rows) {
     const rr__kernels *kx = c->w->kx;
-    const size_t       lda = (size_t)rr__units(kx, m->kind, m->k) + PAD;
+    const size_t       lda = (size_t)(m->units * rr__terms(m->kind)) + PAD;
 
     for (int32_t r = 0; r < rows; r++)
         k->note[r].n = 0;
-    if (m->kind == (half ? RR__K_BF16 : RR__K_F32)) /* mid in bf16 keeps its outliers */
+    if (m->kind == (half ? RR__K_BF16 : RR__K_F32) && m->k == m->units * (half ? 2 : 1))
         return (operand){x, half ? ld / 2 : ld};
     for (int32_t r = 0; r < rows; r++)
         kx->operand(m, (const char *)x + (size_t)r * ld * (half ? 2 : 4), half,
@@ -59,15 +60,16 @@ static void project(rr__cpu *c, rr__cpu_worker *k, int32_t layer, const float *x
     const int32_t        d = c->w->m->d_model;
     const size_t         ld3 = rr__cpu_ld(3 * d);
     operand              a = make_operand(c, k, &p->q, x, 0, rr__cpu_ld(d), rows);
-    rr__dest             to = {at(c, c->qkv, (size_t)first * ld3), ld3, is_bf16(c), 0};
+    const int            half = is_bf16(c, layer);
+    rr__dest             to = {at(half, c->qkv, (size_t)first * ld3), ld3, half, 0};
 
     if (q)
         linear(c, k, &p->q, a, rows, to);
     if (p->k.kind != p->q.kind) /* the last layer */
         a = make_operand(c, k, &p->k, x, 0, rr__cpu_ld(d), rows);
-    to.ptr = at(c, to.ptr, (size_t)d);
+    to.ptr = at(half, to.ptr, (size_t)d);
     linear(c, k, &p->k, a, rows, to);
-    to.ptr = at(c, to.ptr, (size_t)d);
+    to.ptr = at(half, to.ptr, (size_t)d);
     linear(c, k, &p->v, a, rows, to);
 }
 
@@ -84,10 +86,10 @@ static void encode(rr__cpu *c, rr__cpu_worker *k, float *x, const void *ctx, int
     const rr__cpu_seen    *seen = c->seen;
     const int32_t          d = w->m->d_model, f = w->m->d_ff;
     const size_t           ld = rr__cpu_ld(d), ldm = rr__cpu_ld(f);
-    const int              half = p->f2.kind != RR__K_F32; /* mid is bf16 */
-    const rr__dest         to_y = {k->y, ld, 0, 0}, to_mid = {k->mid, ldm, half, 1};
+    const int      half = p->f2.kind == RR__K_BF16 || p->f2.kind == RR__K_I8; /* mid is bf16 */
+    const rr__dest to_y = {k->y, ld, 0, 0}, to_mid = {k->mid, ldm, half, 1};
 
-    linear(c, k, &p->o, make_operand(c, k, &p->o, ctx, is_bf16(c), ld, rows), rows, to_y);
+    linear(c, k, &p->o, make_operand(c, k, &p->o, ctx, is_bf16(c, c->layer), ld, rows), rows, to_y);
     if (seen)
         keep(seen->attn_out, first, k->y, ld, rows, d);
     for (int32_t r = 0; r < rows; r++)
@@ -170,26 +172,29 @@ static void do_attend(void *arg, size_t i, int worker) {
     const int32_t    s = (int32_t)(i / (size_t)m->n_head), first = c->b->cu[s];
     const size_t     ld = rr__cpu_ld(d), ld3 = rr__cpu_ld(3 * d);
     const size_t     column = i % (size_t)m->n_head * (size_t)width, row = (size_t)first * ld3;
+    const int        half = is_bf16(c, c->layer);
     rr__head         h = {
-                .q = at(c, c->qkv, row + column),
-                .k = at(c, c->qkv, row + (size_t)d + column),
-                .v = at(c, c->qkv, row + 2 * (size_t)d + column),
-                .out = at(c, c->ctx, (size_t)first * ld + column),
+                .q = at(half, c->qkv, row + column),
+                .k = at(half, c->qkv, row + (size_t)d + column),
+                .v = at(half, c->qkv, row + 2 * (size_t)d + column),
+                .out = at(half, c->ctx, (size_t)first * ld + column),
                 .ld_q = ld3,
                 .ld_kv = ld3,
                 .ld_out = ld,
                 .n = c->b->cu[s + 1] - first,
                 .width = width,
-                .bf16 = is_bf16(c),
+                .kind = c->w->layer[c->layer].attend,
                 .scores = k->scores,
                 .kp = k->kp,
                 .vp = k->vp,
+                .qt = k->qt,
+                .probs = k->probs,
     };
 
     h.n_q = h.n;
     if (is_last(c)) {
-        h.q = at(c, c->qs, (size_t)s * ld + column);
-        h.out = at(c, c->ctx, (size_t)s * ld + column);
+        h.q = at(half, c->qs, (size_t)s * ld + column);
+        h.out = at(half, c->ctx, (size_t)s * ld + column);
         h.ld_q = ld;
         h.n_q = 1;
     }
@@ -203,7 +208,7 @@ static void do_encode(void *arg, size_t i, int worker) {
     int32_t         first, rows = tile_rows(c, i, c->b->n_tok, &first);
     float          *x = c->x + (size_t)first * ld;
 
-    encode(c, k, x, at(c, c->ctx, (size_t)first * ld), first, rows);
+    encode(c, k, x, at(is_bf16(c, c->layer), c->ctx, (size_t)first * ld), first, rows);
     if (!c->seen)
         project(c, k, c->layer + 1, x, first, rows, wants_q(c, c->layer + 1));
 }
@@ -217,12 +222,13 @@ static void do_first(void *arg, size_t i, int worker) {
     int32_t           first, rows = tile_rows(c, i, c->b->n_seq, &first);
     float            *xs = c->xs + (size_t)first * ld;
     const rr__packed *q = &c->w->layer[c->layer].q;
+    const int         half = is_bf16(c, c->layer);
 
     for (int32_t r = 0; r < rows; r++)
         memcpy(xs + (size_t)r * ld, c->x + (size_t)c->b->cu[first + r] * ld,
                (size_t)d * sizeof *xs);
     linear(c, k, q, make_operand(c, k, q, xs, 0, ld, rows), rows,
-           (rr__dest){at(c, c->qs, (size_t)first * ld), ld, is_bf16(c), 0});
+           (rr__dest){at(half, c->qs, (size_t)first * ld), ld, half, 0});
 }
 
 /* The last layer's rest, and logit = tanh(x W^T + b) . out + out_b, all in fp32. */
@@ -235,7 +241,8 @@ static void do_last(void *arg, size_t i, int worker) {
     float         *xs = c->xs + (size_t)first * ld, *head = c->head + (size_t)first * (size_t)d;
     const rr__dest to = {head, (size_t)d, 0, 0};
 
-    encode(c, &c->worker[worker], xs, at(c, c->ctx, (size_t)first * ld), first, rows);
+    encode(c, &c->worker[worker], xs, at(is_bf16(c, c->layer), c->ctx, (size_t)first * ld), first,
+           rows);
     w->kx->gemm(&w->head, (const uint32_t *)(const void *)xs, ld, NULL, rows, &to);
     for (int32_t r = 0; r < rows; r++) {
         float *h = head + (size_t)r * (size_t)d;
@@ -258,8 +265,8 @@ static void begin(rr__cpu *c, const rr__batch *b, float *logits) {
     c->logits = logits;
     c->layer = 0;
     c->tile = (share + mr - 1) / mr * mr; /* a small batch still has a tile for every thread */
-    if (c->tile > RR__CPU_TILE)
-        c->tile = RR__CPU_TILE / mr * mr;
+    if (c->tile > c->w->kx->tile)
+        c->tile = c->w->kx->tile / mr * mr;
     for (int32_t s = 0; s < b->n_seq; s++) {
         rr__model_positions(c->w->m, b->tok + b->cu[s], b->cu[s + 1] - b->cu[s], c->pos + b->cu[s]);
         for (int32_t t = b->cu[s]; t < b->cu[s + 1]; t++)
@@ -298,7 +305,7 @@ static void show(const watcher *w, const char *name, int32_t rows, int32_t cols,
     w->fn(w->user, &(rr__activation){full, rows, cols, data});
 }
 
-/* Rows of x [rows, ld], fp32 or as qkv is, put together without gaps. */
+/* Rows of x [rows, ld], fp32 or bf16, put together without gaps. */
 static const float *dense(const watcher *w, const void *x, int half, size_t ld, int32_t rows,
                           int32_t cols) {
     const rr__cpu *c = w->c;
@@ -306,11 +313,24 @@ static const float *dense(const watcher *w, const void *x, int half, size_t ld, 
     for (int32_t r = 0; r < rows; r++) {
         float *to = c->seen->dense + (size_t)r * (size_t)cols;
 
-        if (half && is_bf16(c))
+        if (half)
             c->w->kx->to_f32((const uint16_t *)x + (size_t)r * ld, cols, to);
         else
             memcpy(to, (const float *)x + (size_t)r * ld, (size_t)cols * sizeof *to);
     }
+    return c->seen->dense;
+}
+
+/* Keys with what the layer keeps them without. */
+static const float *dense_qkv(const watcher *w) {
+    const rr__cpu *c = w->c;
+    const int32_t  d = c->w->m->d_model, n = c->b->n_tok;
+    const float   *mean = c->w->layer[c->layer].k_mean;
+
+    dense(w, c->qkv, is_bf16(c, c->layer), rr__cpu_ld(3 * d), n, 3 * d);
+    for (int32_t t = 0; mean && t < n; t++)
+        for (int32_t j = 0; j < d; j++)
+            c->seen->dense[((size_t)t * 3 + 1) * (size_t)d + (size_t)j] += mean[j];
     return c->seen->dense;
 }
 
@@ -326,11 +346,11 @@ static void watch(const watcher *w, const rr__batch *b) {
         const int32_t rows = is_last(c) ? b->n_seq : b->n_tok;
 
         rr__pool_run(c->pool, tiles(c, b->n_tok), do_project, c);
-        show(w, "qkv", b->n_tok, 3 * d, dense(w, c->qkv, 1, rr__cpu_ld(3 * d), b->n_tok, 3 * d));
+        show(w, "qkv", b->n_tok, 3 * d, dense_qkv(w));
         if (is_last(c))
             rr__pool_run(c->pool, tiles(c, rows), do_first, c);
         rr__pool_run(c->pool, heads, do_attend, c);
-        show(w, "ctx", rows, d, dense(w, c->ctx, 1, ld, rows, d));
+        show(w, "ctx", rows, d, dense(w, c->ctx, is_bf16(c, c->layer), ld, rows, d));
         rr__pool_run(c->pool, tiles(c, rows), is_last(c) ? do_last : do_encode, c);
         show(w, "attn_out", rows, d, seen->attn_out);
         show(w, "ln1", rows, d, seen->ln1);

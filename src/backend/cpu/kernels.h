@@ -24,14 +24,28 @@ typedef struct rr__note { /* about one row of a left operand */
     float   x[RR__OUTLIERS];
 } rr__note;
 
-typedef enum rr__kind { RR__K_F32, RR__K_BF16, RR__K_I8, RR__N_KIND } rr__kind;
+/* RR__K_PAIR and RR__K_TRIPLE are for machines with AMX: each value as the sum of two bf16 (16 bits of
+ * fraction), or of three, which is fp32. The terms lie one after the other along k, in rows of the left
+ * operand and in panels. */
+typedef enum rr__kind {
+    RR__K_F32,
+    RR__K_BF16,
+    RR__K_I8,
+    RR__K_PAIR,
+    RR__K_TRIPLE,
+    RR__N_KIND
+} rr__kind;
 
-/* W [n, k] of y = x W^T + b, in panels of nr columns: panel[j][unit][nr]. */
+static inline int32_t rr__terms(rr__kind kind) {
+    return kind == RR__K_TRIPLE ? 3 : kind == RR__K_PAIR ? 2 : 1;
+}
+
+/* W [n, k] of y = x W^T + b, in panels of nr columns: panel[j][term][unit][nr]. */
 typedef struct rr__packed {
     rr__kind  kind;
-    int32_t   n, k, units; /* units = 32-bit units along k            */
+    int32_t   n, k, units; /* units = 32-bit units of one term along k */
     int32_t   panels;      /* ceil(n / nr)                            */
-    uint32_t *w;           /* [panels, units, nr]                     */
+    uint32_t *w;           /* [panels, terms, units, nr]              */
     float    *bias;        /* [panels * nr]                           */
     float    *scale;       /* [panels * nr] int8: of each column      */
     int32_t  *sum;         /* [panels * nr] int8: of each column      */
@@ -48,22 +62,30 @@ typedef struct rr__dest {
     int    gelu;
 } rr__dest;
 
-/* One head of one sequence. Elements are fp32, or bf16 where bf16 is set. */
+/* One head of one sequence. Elements are bf16 if that is the kind, and fp32 otherwise. */
 typedef struct rr__head {
     const void *q, *k, *v; /* first row of each            */
     void       *out;
     size_t      ld_q, ld_kv, ld_out; /* elements between rows        */
     int32_t     n_q, n, width;       /* queries, keys, head's width  */
-    int         bf16;
-    float      *scores;  /* [mr, n rounded up to nr + 16]           */
-    uint32_t   *kp, *vp; /* packed keys and values                  */
+    rr__kind    kind;                /* of the two products         */
+    /* scratch; P = n rounded up to nr, t = terms of the kind */
+    float    *scores;  /* [mr, P + 16]                          */
+    uint32_t *kp, *vp; /* packed keys and values, [P, width, t / 2] */
+    uint32_t *qt;      /* [mr, t units of width + 16] queries as terms, unless t is 1 */
+    uint32_t *probs;   /* [mr, t units of P + 16] the same of what scores become      */
 } rr__head;
 
 typedef struct rr__kernels {
     const char *name;
-    int32_t     mr, nr;  /* a block of C, kept in registers           */
-    int32_t     q_bytes; /* of a quantised activation: 1 or 2         */
-    rr__kind    half;    /* of bf16 work: fp32 where no instruction multiplies bf16 */
+    int32_t     mr, nr;      /* a block of C, kept in registers           */
+    int32_t     tile;        /* rows that a thread takes through a chain of products */
+    int32_t     unit_step;   /* operands but fp32 are filled up to a multiple of it */
+    int32_t     q_bytes;     /* of a quantised activation: 1 or 2         */
+    rr__kind    half;        /* of bf16 work: fp32 where no instruction multiplies bf16 */
+    rr__kind    exact;       /* of fp32 work in large products                          */
+    rr__kind    fine;        /* of bf16 work where bf16 is not enough                   */
+    int32_t     fine_layers; /* twelfths of all layers where it is not              */
 
     /* dest = a W^T + b for rows rows of a, lda units apart; note [rows], NULL for fp32. */
     void (*gemm)(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
@@ -81,7 +103,7 @@ typedef struct rr__kernels {
 
 /* The best table for this machine, or the one RR_CPU_ISA names; NULL with *err filled if none. */
 const rr__kernels *rr__kernels_pick(rr_error *err);
-/* 32-bit units in k elements of a kind. */
+/* 32-bit units of one term of k elements of a kind. */
 int32_t                  rr__units(const rr__kernels *kx, rr__kind kind, int32_t k);
 extern const rr__kernels rr__kernels_avx2, rr__kernels_avx512, rr__kernels_avx512_bf16,
     rr__kernels_amx;

@@ -1,17 +1,19 @@
-/* tiles.h - the block of kernels_body.h on AMX: sums of 32 x 32 in four tile registers.
+/* tiles.h - the sums of kernels_body.h on AMX: a block of 32 x 32 in four tile registers.
  *
  * A packed panel [unit][32 columns] already is what the B tiles want, 16 units by 16 columns, and
- * 16 rows of a left operand are an A tile. Every tile is configured whole, 16 rows of 64 bytes: where
- * rows or units end inside a tile, a copy filled up with zeros is loaded, which adds zeros to the
- * sums and so changes no bit. Rows do not see each other: a row's bits depend on the row alone. */
+ * 16 rows of a left operand are an A tile. Panels end in whole tiles, filled up with zeros, so it
+ * does not matter what lies behind a row's last unit, if it is finite; and rows do not see each
+ * other, so a block may read rows that are not there (cpu.c leaves room for them) as long as nobody
+ * looks at their sums. A row's bits depend on the row alone.
+ *
+ * Of operands of several bf16 terms (kernels.h) the products of terms i and j with i + j below their
+ * number go into the same sums; the others would be below the last bit. For one k the tiles of all
+ * terms come one after the other, so that the second time they come from the first-level cache.
+ *
+ * Multiplying leaves the vector units idle. So between two steps over k, the rows of the block before
+ * are finished (`finish_rows`), and a few lines of the next panel are asked for. */
 #ifndef RR_BACKEND_CPU_TILES_H
 #define RR_BACKEND_CPU_TILES_H
-
-#include <immintrin.h>
-#include <stdint.h>
-#include <string.h>
-
-enum { TILE = 16 }; /* rows, and 32-bit units of a row, of one tile register */
 
 /* Tile registers exist for a thread between these two; gemm and attend call them. */
 static inline void tiles_begin(void) {
@@ -31,60 +33,124 @@ static inline void tiles_end(void) {
     _tile_release();
 }
 
-/* A tile's worth of rows ld units apart: in place, or the copy where it would reach too far. */
-typedef struct tile_at {
-    const uint32_t *ptr;
-    size_t          stride; /* bytes */
-} tile_at;
+/* What a block does beside its sums. */
+typedef struct beside {
+    finishing   before; /* the block before, .rows == 0: none   */
+    const char *ahead;  /* memory that will be wanted, or NULL  */
+    int32_t     lines;  /* of it, a step                        */
+} beside;
 
-static inline tile_at tile_of(const uint32_t *p, size_t ld, int rows, int32_t units,
-                              uint32_t copy[TILE * TILE]) {
-    if (rows >= TILE && units >= TILE)
-        return (tile_at){p, ld * 4};
-    rows = rows < TILE ? rows : TILE;
-    units = units < TILE ? units : TILE;
-    memset(copy, 0, TILE * TILE * sizeof *copy);
-    for (int r = 0; r < rows; r++)
-        memcpy(copy + r * TILE, p + (size_t)r * ld, (size_t)units * sizeof *copy);
-    return (tile_at){copy, TILE * 4};
+#define LOAD_A(r)                                                                                  \
+    do {                                                                                           \
+        _tile_loadd(4, (r), stride);                                                               \
+        if (two)                                                                                   \
+            _tile_loadd(5, (r) + TILE * lda, stride);                                              \
+    } while (0)
+#define LOAD_B(r)                                                                                  \
+    do {                                                                                           \
+        _tile_loadd(6, (r), NR * 4);                                                               \
+        _tile_loadd(7, (r) + TILE, NR * 4);                                                        \
+    } while (0)
+#define MULTIPLY(DP)                                                                               \
+    do {                                                                                           \
+        DP(0, 4, 6);                                                                               \
+        DP(1, 4, 7);                                                                               \
+        if (two) {                                                                                 \
+            DP(2, 5, 6);                                                                           \
+            DP(3, 5, 7);                                                                           \
+        }                                                                                          \
+    } while (0)
+
+/* c [16 or 32, 32] = a b^T over units of each term; all int but units are constants. */
+INLINE void tile_sums(const int i8, const int terms, const int two, int32_t units,
+                      const uint32_t *a, size_t lda, const uint32_t *b, uint32_t *c, size_t ldc,
+                      const beside *x) {
+    const size_t  stride = lda * 4, next_b = (size_t)units * NR;
+    const int32_t steps = units / TILE, share = (x->before.rows + steps - 1) / steps;
+    const char   *ahead = x->ahead;
+    int32_t       row = 0;
+
+    _tile_zero(0);
+    _tile_zero(1);
+    if (two) {
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int32_t u = 0; u < units; u += TILE, a += TILE, b += TILE * NR) {
+        for (int j = 0; j < terms; j++) {
+            LOAD_B(b + (size_t)j * next_b);
+            for (int s = 0; s < terms - j; s++) {
+                const int i = j ? s : terms - 1 - s; /* down, then up: a's first term stays */
+
+                if (j != 1 || i != 0)
+                    LOAD_A(a + i * units);
+                if (i8)
+                    MULTIPLY(_tile_dpbusd);
+                else
+                    MULTIPLY(_tile_dpbf16ps);
+            }
+        }
+        for (int32_t i = 0; i < x->lines; i++, ahead += 64)
+            _mm_prefetch(ahead, _MM_HINT_T1);
+        if (row < x->before.rows) {
+            finish_rows(&x->before, row, row + share);
+            row += share;
+        }
+    }
+    _tile_stored(0, c, ldc * 4);
+    _tile_stored(1, c + TILE, ldc * 4);
+    if (two) {
+        _tile_stored(2, c + TILE * ldc, ldc * 4);
+        _tile_stored(3, c + TILE * ldc + TILE, ldc * 4);
+    }
 }
 
-/* c [rows up to the next 16, 32] = sum over units, for up to 32 rows; c has room for whole tiles. */
-#define TILES(KIND, DP)                                                                            \
-    static void rows_##KIND(int rows, int32_t units, const uint32_t *a, size_t lda,                \
-                            const uint32_t *b, uint32_t *c, size_t ldc, const uint32_t *ahead) {   \
-        _Alignas(64) uint32_t copy[4][TILE * TILE];                                                \
-        _tile_zero(0);                                                                             \
-        _tile_zero(1);                                                                             \
-        _tile_zero(2);                                                                             \
-        _tile_zero(3);                                                                             \
-        for (int32_t u = 0; u < units; u += TILE) {                                                \
-            const int32_t left = units - u;                                                        \
-            for (int32_t i = u; i < units && i < u + TILE; i++)                                    \
-                prefetch(ahead + (size_t)i * LINE);                                                \
-            const tile_at a0 = tile_of(a + u, lda, rows, left, copy[0]);                           \
-            const tile_at b0 = tile_of(b + u * 2 * TILE, 2 * TILE, left, TILE, copy[1]);           \
-            const tile_at b1 = tile_of(b + u * 2 * TILE + TILE, 2 * TILE, left, TILE, copy[2]);    \
-            _tile_loadd(4, a0.ptr, a0.stride);                                                     \
-            _tile_loadd(6, b0.ptr, b0.stride);                                                     \
-            _tile_loadd(7, b1.ptr, b1.stride);                                                     \
-            DP(0, 4, 6);                                                                           \
-            DP(1, 4, 7);                                                                           \
-            if (rows > TILE) {                                                                     \
-                const tile_at a1 = tile_of(a + TILE * lda + u, lda, rows - TILE, left, copy[3]);   \
-                _tile_loadd(5, a1.ptr, a1.stride);                                                 \
-                DP(2, 5, 6);                                                                       \
-                DP(3, 5, 7);                                                                       \
-            }                                                                                      \
-        }                                                                                          \
-        _tile_stored(0, c, ldc * 4);                                                               \
-        _tile_stored(1, c + TILE, ldc * 4);                                                        \
-        if (rows > TILE) {                                                                         \
-            _tile_stored(2, c + TILE * ldc, ldc * 4);                                              \
-            _tile_stored(3, c + TILE * ldc + TILE, ldc * 4);                                       \
-        }                                                                                          \
+/* The same for up to 32 rows of an operand of some kind. c has room for whole tiles. */
+static void tile_block(rr__kind kind, int32_t rows, int32_t units, const uint32_t *a, size_t lda,
+                       const uint32_t *b, uint32_t *c, size_t ldc, const beside *x) {
+#define OF_KIND(I8, TERMS)                                                                         \
+    if (rows > TILE)                                                                               \
+        tile_sums(I8, TERMS, 1, units, a, lda, b, c, ldc, x);                                      \
+    else                                                                                           \
+        tile_sums(I8, TERMS, 0, units, a, lda, b, c, ldc, x);                                      \
+    break
+    switch (kind) {
+    case RR__K_BF16:
+        OF_KIND(0, 1);
+    case RR__K_PAIR:
+        OF_KIND(0, 2);
+    case RR__K_TRIPLE:
+        OF_KIND(0, 3);
+    default:
+        OF_KIND(1, 1);
     }
-TILES(bf16, _tile_dpbf16ps)
-TILES(i8, _tile_dpbusd)
+#undef OF_KIND
+}
+
+static void tile_gemm(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
+                      int32_t rows, const rr__dest *o) {
+    _Alignas(64) uint32_t c[2][ROWS * NR];
+    const size_t          panel = (size_t)w->units * (size_t)rr__terms(w->kind) * NR;
+    const int32_t         blocks = (rows + ROWS - 1) / ROWS;
+    const int32_t         lines = ((int32_t)panel / LINE * TILE / w->units + blocks - 1) / blocks;
+    beside                x = {.lines = lines};
+    int                   turn = 0;
+
+    tiles_begin();
+    for (int32_t j = 0; j < w->panels; j++) {
+        const uint32_t *b = w->w + (size_t)j * panel;
+
+        x.ahead = (const char *)(b + (j + 1 < w->panels ? panel : 0));
+        for (int32_t r = 0; r < rows; r += ROWS, turn ^= 1) {
+            const int32_t m = rows - r < ROWS ? rows - r : ROWS;
+
+            tile_block(w->kind, m, w->units, a + (size_t)r * lda, lda, b, c[turn], NR, &x);
+            x.before = (finishing){w, note, o, c[turn], j * NR, r, m};
+            x.ahead += (size_t)lines * (size_t)(w->units / TILE) * 64;
+        }
+    }
+    finish_rows(&x.before, 0, x.before.rows);
+    tiles_end();
+}
 
 #endif

@@ -16,18 +16,25 @@ enum { VL = 16, MR = 14 };
 typedef __m512  vf;
 typedef __m512i vi;
 
-#define VF(op, ...) _mm512_##op##_ps(__VA_ARGS__)
-#define VI(op, ...) _mm512_##op##_epi32(__VA_ARGS__)
-#define vi_and      _mm512_and_si512
-#define vf_bits     _mm512_castps_si512
-#define vi_as_vf    _mm512_castsi512_ps
-#define vi_to_vf    _mm512_cvtepi32_ps
-#define vi_madd16   _mm512_madd_epi16
+#define VF(op, ...)   _mm512_##op##_ps(__VA_ARGS__)
+#define VI(op, ...)   _mm512_##op##_epi32(__VA_ARGS__)
+#define vi_and        _mm512_and_si512
+#define vi_or         _mm512_or_si512
+#define vi_shift_left _mm512_slli_epi32
+#define vi_shift16(v) _mm512_srli_epi32(v, 16)
+#define vf_bits       _mm512_castps_si512
+#define vi_as_vf      _mm512_castsi512_ps
+#define vi_to_vf      _mm512_cvtepi32_ps
+#define vi_madd16     _mm512_madd_epi16
 INLINE vi vi_load(const void *p) {
     return _mm512_loadu_si512(p);
 }
 INLINE void vi_store(void *p, vi v) {
     _mm512_storeu_si512(p, v);
+}
+/* The first n lanes (0 < n); the others are 0. */
+INLINE vi vi_load_n(const uint32_t *p, int32_t n) {
+    return _mm512_maskz_loadu_epi32((__mmask16)(n >= VL ? 0xffff : (1u << n) - 1), p);
 }
 INLINE __mmask16 vf_mask(int32_t n) {
     return n >= VL ? 0xffff : (__mmask16)((1u << n) - 1);
@@ -81,24 +88,65 @@ INLINE void vf_store_q(void *p, vf v, int32_t n) {
 #endif
 }
 
+/* The upper halves of a's lanes, then of b's, in half the room. */
+INLINE vi vi_pack16(vi a, vi b) {
+    return _mm512_inserti64x4(
+        _mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16))),
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1);
+}
+/* r[i], lane j becomes r[j], lane i. */
+INLINE void vi_transpose(vi r[VL]) {
+    vi t[VL];
+
+    for (int i = 0; i < 16; i += 2) { /* pairs of 32 bits, then of 64, of each quarter */
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int k = 0; k < 2; k++) {
+            r[i + 2 * k] = _mm512_unpacklo_epi64(t[i + k], t[i + 2 + k]);
+            r[i + 2 * k + 1] = _mm512_unpackhi_epi64(t[i + k], t[i + 2 + k]);
+        }
+    for (int i = 0; i < 4; i++) { /* then the quarters of four rows */
+        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 8; i++) {
+        const int from = i < 4 ? i : i;
+
+        r[i] = _mm512_shuffle_i32x4(t[from], t[from + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[from], t[from + 8], 0xdd);
+    }
+}
+
 #else /* AVX2 with FMA and F16C */
 
 enum { VL = 8, MR = 6 };
 typedef __m256  vf;
 typedef __m256i vi;
 
-#define VF(op, ...) _mm256_##op##_ps(__VA_ARGS__)
-#define VI(op, ...) _mm256_##op##_epi32(__VA_ARGS__)
-#define vi_and      _mm256_and_si256
-#define vf_bits     _mm256_castps_si256
-#define vi_as_vf    _mm256_castsi256_ps
-#define vi_to_vf    _mm256_cvtepi32_ps
-#define vi_madd16   _mm256_madd_epi16
+#define VF(op, ...)   _mm256_##op##_ps(__VA_ARGS__)
+#define VI(op, ...)   _mm256_##op##_epi32(__VA_ARGS__)
+#define vi_and        _mm256_and_si256
+#define vi_or         _mm256_or_si256
+#define vi_shift_left _mm256_slli_epi32
+#define vi_shift16(v) _mm256_srli_epi32(v, 16)
+#define vf_bits       _mm256_castps_si256
+#define vi_as_vf      _mm256_castsi256_ps
+#define vi_to_vf      _mm256_cvtepi32_ps
+#define vi_madd16     _mm256_madd_epi16
 INLINE vi       vi_load(const void *p) {
           return _mm256_loadu_si256(p);
 }
 INLINE void vi_store(void *p, vi v) {
     _mm256_storeu_si256(p, v);
+}
+INLINE vi vi_load_n(const uint32_t *p, int32_t n) {
+    const vi lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+
+    return _mm256_maskload_epi32((const int *)p, _mm256_cmpgt_epi32(VI(set1, n), lane));
 }
 INLINE vf vf_load_n(const float *p, int32_t n) {
     return _mm256_loadu_ps(p);
@@ -145,6 +193,29 @@ INLINE void vf_store_q(void *p, vf v, int32_t n) {
     vi q = _mm256_cvtps_epi32(v);
     _mm_storeu_si128(p, _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1)));
 }
+INLINE vi vi_pack16(vi a, vi b) {
+    return _mm256_set_m128i(vi_narrow(_mm256_srli_epi32(b, 16)),
+                            vi_narrow(_mm256_srli_epi32(a, 16)));
+}
+INLINE void vi_transpose(vi r[VL]) {
+    vi t[VL];
+
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int k = 0; k < 2; k++) {
+            r[i + 2 * k] = _mm256_unpacklo_epi64(t[i + k], t[i + 2 + k]);
+            r[i + 2 * k + 1] = _mm256_unpackhi_epi64(t[i + k], t[i + 2 + k]);
+        }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x31);
+    }
+    for (int i = 0; i < 8; i++)
+        r[i] = t[i];
+}
 
 #endif
 
@@ -158,6 +229,13 @@ INLINE vf vf_set(float x) {
     return VF(set1, x);
 }
 
+/* To the next bf16, ties to even; what cannot be infinite after it. */
+INLINE vf vf_round_bf16(vf v) {
+    vi u = vf_bits(v), odd = vi_and(vi_shift16(u), VI(set1, 1));
+
+    return vi_as_vf(vi_and(VI(add, VI(add, u, VI(set1, 0x7fff)), odd), VI(set1, (int)0xffff0000)));
+}
+
 /* 2^x for -126 <= x <= 0; relative error 2e-7. */
 INLINE vf vf_exp2(vf x) {
     vf e = vf_round(x), f = VF(sub, x, e), p = vf_set(0.0013276466634124517f);
@@ -168,6 +246,18 @@ INLINE vf vf_exp2(vf x) {
     p = vf_fma(p, f, vf_set(0.6931469440460205f));
     p = vf_fma(p, f, vf_set(1.0f));
     return vf_ldexp(p, e);
+}
+
+/* The same for results that are rounded to bf16: relative error 7e-05. Adding 1.5 * 2^23 leaves round(x)
+ * in the low bits, which are then added to the exponent. */
+INLINE vf vf_exp2_bf16(vf x) {
+    const vf magic = vf_set(12582912.0f);
+    vf e = VF(add, x, magic), f = VF(sub, x, VF(sub, e, magic)), p = vf_set(0.05517107993364334f);
+
+    p = vf_fma(p, f, vf_set(0.24261128902435303f));
+    p = vf_fma(p, f, vf_set(0.6932610869407654f));
+    p = vf_fma(p, f, vf_set(0.9999280571937561f));
+    return vi_as_vf(VI(add, vf_bits(p), vi_shift_left(vf_bits(e), 23)));
 }
 
 /* x / 2 * (1 + erf(x / sqrt 2)). erf(t / sqrt 2) = t P(t^2) / Q(t^2) on |t| <= 5.5, fitted here by

@@ -12,9 +12,17 @@
 
 /* ---- packing ---------------------------------------------------------------- */
 
+/* Softmax does not see what all keys of a sequence have in common, and bf16 rounds large values more.
+ * So where keys are bf16 they are kept less their mean: W (x - beta), as a LayerNorm's x has mean beta. */
+typedef struct centre {
+    const float *beta; /* [k] of the LayerNorm before */
+    float       *mean; /* [n] b + W beta, for those who look; NULL: not centred */
+} centre;
+
 typedef struct job { /* one matrix */
     rr__packed       *to;
     const rr__tensor *w, *b;
+    centre            centre;
     size_t            first_panel; /* of all panels */
 } job;
 
@@ -27,7 +35,9 @@ typedef struct packing {
 } packing;
 
 int32_t rr__units(const rr__kernels *kx, rr__kind kind, int32_t k) {
-    return kind == RR__K_F32 ? k : kind == RR__K_BF16 ? k / 2 : k * kx->q_bytes / 4;
+    const int32_t step = kx->unit_step, units = kind == RR__K_I8 ? k * kx->q_bytes / 4 : k / 2;
+
+    return kind == RR__K_F32 ? k : (units + step - 1) / step * step;
 }
 
 /* Column `lane` of a panel out [units, nr] from one row of W. */
@@ -44,10 +54,20 @@ static void pack_column(const packing *p, rr__packed *m, int32_t column, float *
             out[i * nr + lane] = rr__f32_bits(row[i]);
         return;
     }
-    if (m->kind == RR__K_BF16) {
-        for (int32_t u = 0; u < k / 2; u++)
-            out[u * nr + lane] = (uint32_t)rr__f32_to_bf16(row[2 * u]) |
-                                 (uint32_t)rr__f32_to_bf16(row[2 * u + 1]) << 16;
+    if (m->kind != RR__K_I8) {
+        const size_t term = (size_t)m->units * (size_t)nr;
+
+        for (int32_t i = 0; i < k; i++) { /* what one term leaves is for the next */
+            uint32_t *at = out + i / 2 * nr + lane;
+            float     left = row[i];
+
+            for (int32_t t = 0; t < rr__terms(m->kind); t++) {
+                const uint16_t h = rr__f32_to_bf16(left);
+
+                at[(size_t)t * term] |= (uint32_t)h << (i % 2 * 16);
+                left -= rr__bf16_to_f32(h);
+            }
+        }
         return;
     }
     for (int32_t i = 0; i < k; i++)
@@ -64,6 +84,14 @@ static void pack_column(const packing *p, rr__packed *m, int32_t column, float *
     m->sum[column] = sum;
 }
 
+static double dot(const float *a, const float *b, int32_t n) {
+    double sum = 0;
+
+    for (int32_t i = 0; i < n; i++)
+        sum += (double)a[i] * b[i];
+    return sum;
+}
+
 static void pack_panel(void *arg, size_t item, int worker) {
     const packing *p = arg;
     const job     *j = p->jobs;
@@ -74,15 +102,23 @@ static void pack_panel(void *arg, size_t item, int worker) {
     while (j + 1 < p->jobs + p->n_job && j[1].first_panel <= item)
         j++;
     first = (int32_t)(item - j->first_panel) * p->kx->nr;
-    out = j->to->w + (size_t)first * (size_t)j->to->units;
+    out = j->to->w + (size_t)first * (size_t)(j->to->units * rr__terms(j->to->kind));
     for (int32_t n = first; n < first + p->kx->nr && n < j->to->n; n++) {
         p->kx->row(row, j->w, (size_t)n * (size_t)j->to->k, j->to->k, 0);
+        if (j->centre.mean) {
+            const double part = dot(row, j->centre.beta, j->to->k);
+            float        bias;
+
+            rr__tensor_f32(j->b, (size_t)n, 1, &bias);
+            j->centre.mean[n] = (float)(bias + part);
+            j->to->bias[n] = (float)-part;
+        }
         pack_column(p, j->to, n, row, out);
         for (int32_t i = 0; j->to->wt && i < j->to->k; i++)
             j->to->wt[(size_t)i * (size_t)j->to->panels * (size_t)p->kx->nr + (size_t)n] =
                 rr__f32_to_f16(row[i]);
     }
-    if (first == 0)
+    if (first == 0 && !j->centre.mean)
         rr__tensor_f32(j->b, 0, (size_t)j->to->n, j->to->bias);
 }
 
@@ -99,14 +135,14 @@ typedef struct how {
  * all rows; if each row is measured they are kept everywhere, for with so many products in int8 the
  * feed-forward's inner outliers are most of the error (docs/SPEED.md). */
 static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, how h, int uneven,
-                   const rr__tensor *t, const rr__tensor *bias) {
+                   const rr__tensor *t, const rr__tensor *bias, centre c) {
     const int32_t nr = w->kx->nr, n = (int32_t)t->shape[0], k = (int32_t)t->shape[1];
     const int32_t panels = (n + nr - 1) / nr, units = rr__units(w->kx, h.kind, k);
     const size_t  columns = (size_t)panels * (size_t)nr;
     const int     per_token = h.cal && w->opts.calibration->per_token;
 
     *to = (rr__packed){.kind = h.kind, .n = n, .k = k, .units = units, .panels = panels};
-    to->w = rr__plan_take(&w->plan, columns * (size_t)units, 4);
+    to->w = rr__plan_take(&w->plan, columns * (size_t)(units * rr__terms(h.kind)), 4);
     to->bias = rr__plan_take(&w->plan, columns, sizeof *to->bias);
     if (h.kind == RR__K_I8) {
         to->scale = rr__plan_take(&w->plan, columns, sizeof *to->scale);
@@ -117,10 +153,10 @@ static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, how h, int un
         for (int32_t i = 0; to->inv_smooth && i < k; i++)
             to->inv_smooth[i] = 1 / h.cal->smooth[i];
     }
-    if (h.cal ? per_token : uneven && h.kind != RR__K_F32)
+    if (h.cal ? per_token : uneven && (h.kind == RR__K_BF16 || h.kind == RR__K_I8))
         to->wt = rr__plan_take(&w->plan, columns * (size_t)k, sizeof *to->wt);
     if (w->plan.base) {
-        p->jobs[p->n_job++] = (job){to, t, bias, p->n_panel};
+        p->jobs[p->n_job++] = (job){to, t, bias, c, p->n_panel};
         p->n_panel += (size_t)panels;
     }
 }
@@ -133,9 +169,23 @@ static float *vector(rr__cpu_weights *w, const rr__tensor *t) {
     return v;
 }
 
+/* In the layers about the middle of a trained encoder a rounding moves the logit most (docs/SPEED.md).
+ * There bf16 is not enough, and as many of them as the machine can afford get more. */
+static int is_middle(const rr__cpu_weights *w, int32_t layer) {
+    const int32_t n = w->m->n_layer, first = n * (6 - w->kx->fine_layers / 2 - 1) / 12;
+
+    return w->precision == RR__BF16 && w->half == RR__K_BF16 && layer >= first &&
+           layer < first + (n * w->kx->fine_layers + 11) / 12;
+}
+
 typedef struct plan_of_layer {
     how q, kv, o, f1, f2;
 } plan_of_layer;
+
+/* Of products that are not int8: fp32 or bf16, as w->half says. */
+static how base(const rr__cpu_weights *w) {
+    return (how){w->half == RR__K_F32 ? w->kx->exact : w->half, NULL};
+}
 
 static how calibrated(const rr__cpu_weights *w, int32_t layer, const char *role) {
     const rr__calibrated *c;
@@ -143,7 +193,7 @@ static how calibrated(const rr__cpu_weights *w, int32_t layer, const char *role)
 
     snprintf(name, sizeof name, "%d.%s", (int)layer, role);
     c = rr__calibration_find(w->opts.calibration, name); /* it is there: the calibration fits */
-    return c->keep_float ? (how){w->half, NULL} : (how){RR__K_I8, c};
+    return c->keep_float ? base(w) : (how){RR__K_I8, c};
 }
 
 /* Which multiplication runs in which kind, by measured error of the logits (docs/SPEED.md). The last
@@ -151,7 +201,8 @@ static how calibrated(const rr__cpu_weights *w, int32_t layer, const char *role)
  * where channels are most uneven, and the multiplications that int8 hurts most stay bf16, unless a
  * calibration says which do. */
 static plan_of_layer plan_layer(const rr__cpu_weights *w, int32_t layer) {
-    const how f = {RR__K_F32, NULL}, half = {w->half, NULL}, low = {RR__K_I8, NULL};
+    const how f = {RR__K_F32, NULL}, half = base(w), low = {RR__K_I8, NULL},
+              fine = {w->kx->fine, NULL};
     const int last = layer + 1 == w->m->n_layer;
     const int third = w->precision == RR__INT8 && layer >= w->m->n_layer / 3;
 
@@ -165,29 +216,37 @@ static plan_of_layer plan_layer(const rr__cpu_weights *w, int32_t layer) {
     }
     if (last)
         return (plan_of_layer){f, half, f, f, f};
+    if (is_middle(w, layer))
+        return (plan_of_layer){fine, fine, fine, fine, fine};
     return (plan_of_layer){half, half, third ? low : half, third ? low : half, half};
 }
 
 static void layout(rr__cpu_weights *w, packing *p) {
+    const centre none = {NULL, NULL};
+    const float *before;
+
+    w->emb_g = vector(w, &w->m->emb_g);
+    before = w->emb_b = vector(w, &w->m->emb_b);
     for (int32_t l = 0; l < w->m->n_layer; l++) {
         const rr__layer    *from = &w->m->layer[l];
         rr__cpu_layer      *to = &w->layer[l];
         const plan_of_layer use = plan_layer(w, l);
 
-        matrix(w, p, &to->q, use.q, 1, &from->wq, &from->bq);
-        matrix(w, p, &to->k, use.kv, 1, &from->wk, &from->bk);
-        matrix(w, p, &to->v, use.kv, 1, &from->wv, &from->bv);
-        matrix(w, p, &to->o, use.o, 0, &from->wo, &from->bo);
-        matrix(w, p, &to->f1, use.f1, 1, &from->w1, &from->b1);
-        matrix(w, p, &to->f2, use.f2, 0, &from->w2, &from->b2);
+        to->attend = is_middle(w, l) ? w->kx->fine : base(w).kind;
+        if (to->attend == RR__K_BF16)
+            to->k_mean = rr__plan_take(&w->plan, (size_t)w->m->d_model, sizeof *to->k_mean);
+        matrix(w, p, &to->q, use.q, 1, &from->wq, &from->bq, none);
+        matrix(w, p, &to->k, use.kv, 1, &from->wk, &from->bk, (centre){before, to->k_mean});
+        matrix(w, p, &to->v, use.kv, 1, &from->wv, &from->bv, none);
+        matrix(w, p, &to->o, use.o, 0, &from->wo, &from->bo, none);
+        matrix(w, p, &to->f1, use.f1, 1, &from->w1, &from->b1, none);
+        matrix(w, p, &to->f2, use.f2, 0, &from->w2, &from->b2, none);
         to->ln1_g = vector(w, &from->ln1_g);
         to->ln1_b = vector(w, &from->ln1_b);
         to->ln2_g = vector(w, &from->ln2_g);
-        to->ln2_b = vector(w, &from->ln2_b);
+        before = to->ln2_b = vector(w, &from->ln2_b);
     }
-    matrix(w, p, &w->head, (how){RR__K_F32, NULL}, 0, &w->m->head_w, &w->m->head_b);
-    w->emb_g = vector(w, &w->m->emb_g);
-    w->emb_b = vector(w, &w->m->emb_b);
+    matrix(w, p, &w->head, (how){RR__K_F32, NULL}, 0, &w->m->head_w, &w->m->head_b, none);
     w->out_w = vector(w, &w->m->out_w);
 }
 
