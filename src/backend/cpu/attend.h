@@ -166,10 +166,10 @@ static float softmax(float *s, int32_t n, const operands *o, float scale, uint32
     switch (o->kind) {
     case RR__K_F32:
         return softmax_row(s, RR__K_F32, n, o, scale, to);
-    case RR__K_PAIR:
-        return softmax_row(s, RR__K_PAIR, n, o, scale, to);
-    case RR__K_TRIPLE:
-        return softmax_row(s, RR__K_TRIPLE, n, o, scale, to);
+    case RR__K_BF16X2:
+        return softmax_row(s, RR__K_BF16X2, n, o, scale, to);
+    case RR__K_BF16X3:
+        return softmax_row(s, RR__K_BF16X3, n, o, scale, to);
     default:
         return softmax_row(s, RR__K_BF16, n, o, scale, to);
     }

@@ -19,9 +19,10 @@ static void layout_worker(rr__plan *p, const rr__cpu_weights *w, rr__cpu_worker 
     const size_t     d = (size_t)m->d_model, f = (size_t)m->d_ff, wide = d > f ? d : f;
     const size_t     nr = (size_t)w->kx->nr, keys = ((size_t)m->max_length + nr - 1) / nr * nr;
     const size_t     width = (d / (size_t)m->n_head + nr - 1) / nr * nr;
-    const size_t     tile = (size_t)w->kx->tile + SPARE, terms = 3;
+    const size_t     tile = (size_t)w->kx->tile + SPARE;
+    const size_t     terms = w->kx->exact == RR__K_BF16X3 ? 3 : 2; /* of 16 bits; fp32 is as two */
 
-    k->a = rr__plan_take(p, tile * (wide * 3 / 2 + 64), sizeof *k->a);
+    k->a = rr__plan_take(p, tile * (wide * terms / 2 + 64), sizeof *k->a);
     k->note = rr__plan_take(p, tile, sizeof *k->note);
     k->y = rr__plan_take(p, tile * rr__cpu_ld(m->d_model), sizeof *k->y);
     k->mid = rr__plan_take(p, tile * rr__cpu_ld(m->d_ff), sizeof *k->mid);
@@ -32,11 +33,19 @@ static void layout_worker(rr__plan *p, const rr__cpu_weights *w, rr__cpu_worker 
     k->probs = rr__plan_take(p, (size_t)w->kx->mr * (keys * terms / 2 + 16), sizeof *k->probs);
 }
 
+/* Bytes of an element of q, k, v and ctx: the largest of any layer. */
+static size_t element(const rr__cpu_weights *w) {
+    for (int32_t l = 0; l < w->m->n_layer; l++)
+        if (w->layer[l].attend != RR__K_BF16)
+            return 4;
+    return 2;
+}
+
 static void layout(rr__cpu *c, rr__plan *p) {
     const rr__cpu_weights *w = c->w;
     const size_t           n = (size_t)w->opts.max_batch_tokens, s = (size_t)w->opts.max_batch_seqs;
     const int32_t          d = w->m->d_model;
-    const size_t           ld = rr__cpu_ld(d), size = 4;
+    const size_t           ld = rr__cpu_ld(d), size = element(w);
 
     for (int32_t i = 0; i < c->threads; i++)
         layout_worker(p, w, &c->worker[i]);

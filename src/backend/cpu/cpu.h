@@ -40,10 +40,10 @@ void      rr__cpu_unload(void *weights);
 
 /* Scratch of one thread. Letters: T = kernels' tile + spare rows, P = max_length rounded up to nr. */
 typedef struct rr__cpu_worker {
-    uint32_t *a;       /* [T, max(d, f) as 3 bf16 + 64]  left operand              */
+    uint32_t *a;       /* [T, terms of max(d, f) + 64]  left operand               */
     rr__note *note;    /* [T]                        about its rows                */
-    float    *y;       /* [T, d + 16]                sublayer output               */
-    float    *mid;     /* [T, f + 16]                after GELU, fp32 or bf16      */
+    float    *y;       /* [T, d + 32]                sublayer output               */
+    float    *mid;     /* [T, f + 32]                after GELU, fp32 or bf16      */
     float    *scores;  /* [mr, P + 16]                                             */
     uint32_t *kp, *vp; /* see rr__head */
     uint32_t *qt, *probs;
@@ -55,7 +55,7 @@ typedef struct rr__cpu_seen {
     float *dense;                              /* [n_tok, max(3d, f)] for showing   */
 } rr__cpu_seen;
 
-/* One instance. Letters: n = max_batch_tokens, s = max_batch_seqs. ld = d + 16. */
+/* One instance. Letters: n = max_batch_tokens, s = max_batch_seqs. ld = d + 32. */
 typedef struct rr__cpu {
     const rr__cpu_weights *w;
     rr__pool              *pool;

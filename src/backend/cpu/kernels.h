@@ -24,20 +24,20 @@ typedef struct rr__note { /* about one row of a left operand */
     float   x[RR__OUTLIERS];
 } rr__note;
 
-/* RR__K_PAIR and RR__K_TRIPLE are for machines with AMX: each value as the sum of two bf16 (16 bits of
+/* RR__K_BF16X2 and RR__K_BF16X3 are for machines with AMX: each value as the sum of two bf16 (16 bits of
  * fraction), or of three, which is fp32. The terms lie one after the other along k, in rows of the left
  * operand and in panels. */
 typedef enum rr__kind {
     RR__K_F32,
     RR__K_BF16,
     RR__K_I8,
-    RR__K_PAIR,
-    RR__K_TRIPLE,
+    RR__K_BF16X2,
+    RR__K_BF16X3,
     RR__N_KIND
 } rr__kind;
 
 static inline int32_t rr__terms(rr__kind kind) {
-    return kind == RR__K_TRIPLE ? 3 : kind == RR__K_PAIR ? 2 : 1;
+    return kind == RR__K_BF16X3 ? 3 : kind == RR__K_BF16X2 ? 2 : 1;
 }
 
 /* W [n, k] of y = x W^T + b, in panels of nr columns: panel[j][term][unit][nr]. */

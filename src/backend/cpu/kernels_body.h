@@ -30,8 +30,8 @@ enum { GEMM_ROWS = 112 };
 #endif
 
 #ifdef __AMX_TILE__
-#define EXACT RR__K_TRIPLE /* six bf16 products are faster than one in fp32 */
-#define FINE  RR__K_PAIR
+#define EXACT RR__K_BF16X3 /* six bf16 products are faster than one in fp32 */
+#define FINE  RR__K_BF16X2
 enum { FINE_LAYERS = 3 };
 #else
 #define EXACT RR__K_F32

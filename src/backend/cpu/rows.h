@@ -18,16 +18,14 @@ static void layernorm(float *x, const float *y, const float *g, const float *b, 
     }
     m = vf_sum(sum) / (float)d;
     mean = vf_set(m);
-    for (int32_t i = 0; i < d; i += VL) { /* the lanes past d must not count: they become 0 */
-        vf v = VF(sub, vf_load_n(x + i, d - i), mean);
+    for (int32_t i = 0; i < d; i += VL) { /* the lanes past d must not count */
+        const vf v = vf_first_n(VF(sub, vf_load_n(x + i, d - i), mean), d - i);
 
-        vf_store_n(x + i, v, d - i);
-        v = vf_load_n(x + i, d - i);
         sq = vf_fma(v, v, sq);
     }
     inv = vf_set(1.0f / sqrtf(vf_sum(sq) / (float)d + eps));
     for (int32_t i = 0; i < d; i += VL) {
-        vf v = VF(mul, vf_load_n(x + i, d - i), inv);
+        const vf v = VF(mul, VF(sub, vf_load_n(x + i, d - i), mean), inv);
 
         vf_store_n(x + i, vf_fma(v, vf_load_n(g + i, d - i), vf_load_n(b + i, d - i)), d - i);
     }
@@ -57,7 +55,7 @@ INLINE void find_outliers(source s, float limit, rr__note *note, float *low, flo
     for (int32_t i = 0; i < s.d; i += VL) {
         vf a = load_row(s, i);
 
-        if (vf_top(vf_abs(a)) > limit && note->n < RR__OUTLIERS) {
+        if (vf_any_above(vf_abs(a), limit) && note->n < RR__OUTLIERS) {
             vf_store_n(v, a, VL);
             for (int32_t k = 0; k < VL; k++)
                 if (fabsf(v[k]) > limit && note->n < RR__OUTLIERS) {
@@ -165,9 +163,9 @@ static void operand(const rr__packed *m, const void *x, int half, void *out, rr_
     if (m->kind == RR__K_F32) /* of bf16 */
         for (int32_t i = 0; i < m->k; i += VL)
             vf_store_n((float *)out + i, load_row((source){x, NULL, half, m->k}, i), m->k - i);
-    else if (m->kind == RR__K_TRIPLE)
+    else if (m->kind == RR__K_BF16X3)
         make_terms(3, (source){x, NULL, half, m->k}, m->units, out);
-    else if (m->kind == RR__K_PAIR)
+    else if (m->kind == RR__K_BF16X2)
         make_terms(2, (source){x, NULL, half, m->k}, m->units, out);
     else if (m->kind == RR__K_BF16)
         make_operand(RR__K_BF16, m->wt != NULL, (source){x, NULL, half, m->k}, out, note);

@@ -117,9 +117,9 @@ static void tile_block(rr__kind kind, int32_t rows, int32_t units, const uint32_
     switch (kind) {
     case RR__K_BF16:
         OF_KIND(0, 1);
-    case RR__K_PAIR:
+    case RR__K_BF16X2:
         OF_KIND(0, 2);
-    case RR__K_TRIPLE:
+    case RR__K_BF16X3:
         OF_KIND(0, 3);
     default:
         OF_KIND(1, 1);

@@ -54,6 +54,13 @@ INLINE float vf_top(vf v) {
 INLINE vf vf_abs(vf v) {
     return _mm512_abs_ps(v);
 }
+INLINE int vf_any_above(vf v, float limit) {
+    return _mm512_cmp_ps_mask(v, VF(set1, limit), _CMP_GT_OQ) != 0;
+}
+/* The lanes from n on become 0. */
+INLINE vf vf_first_n(vf v, int32_t n) {
+    return _mm512_maskz_mov_ps(vf_mask(n), v);
+}
 INLINE vf vf_round(vf v) {
     return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
@@ -114,10 +121,8 @@ INLINE void vi_transpose(vi r[VL]) {
         t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
     }
     for (int i = 0; i < 8; i++) {
-        const int from = i < 4 ? i : i;
-
-        r[i] = _mm512_shuffle_i32x4(t[from], t[from + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[from], t[from + 8], 0xdd);
+        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
     }
 }
 
@@ -163,6 +168,12 @@ INLINE float vf_top(vf v) {
     __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE int vf_any_above(vf v, float limit) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(v, VF(set1, limit), _CMP_GT_OQ)) != 0;
+}
+INLINE vf vf_first_n(vf v, int32_t n) {
+    return v; /* there are none */
 }
 INLINE vf vf_abs(vf v) {
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
@@ -229,7 +240,7 @@ INLINE vf vf_set(float x) {
     return VF(set1, x);
 }
 
-/* To the next bf16, ties to even; what cannot be infinite after it. */
+/* To the nearest bf16, ties to even; a NaN may become something else. */
 INLINE vf vf_round_bf16(vf v) {
     vi u = vf_bits(v), odd = vi_and(vi_shift16(u), VI(set1, 1));
 
