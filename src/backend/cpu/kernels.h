@@ -16,10 +16,9 @@
  * element beyond a multiple of its row's root mean square is left out of the operand, and its product
  * with the weights is added in fp32 where the sums are finished. */
 enum { RR__OUTLIERS = 8 };
-typedef struct rr__note { /* about one row of a left operand */
-    float   scale;        /* int8: x = scale * (q - zero)    */
-    int32_t zero;
-    int32_t n; /* outliers                        */
+typedef struct rr__note { /* about one row of a left operand       */
+    float   scale, lift;  /* int8: q = round((x + lift) / scale)   */
+    int32_t n;            /* outliers                              */
     int32_t j[RR__OUTLIERS];
     float   x[RR__OUTLIERS];
 } rr__note;
@@ -48,13 +47,14 @@ typedef struct rr__packed {
     uint32_t *w;           /* [panels, terms, units, nr]              */
     float    *bias;        /* [panels * nr]                           */
     float    *scale;       /* [panels * nr] int8: of each column      */
-    int32_t  *sum;         /* [panels * nr] int8: of each column      */
-    uint16_t *wt;          /* [k, panels * nr] fp16, for outliers; NULL = keeps none */
-    float     amax;        /* int8: threshold of all rows; 0 = each row's own scale   */
-    float    *inv_smooth;  /* [k] int8: smoothing, by which x is multiplied; or NULL  */
+    float    *drop;       /* [panels * nr] int8: minus the sum of each column's weights, for lift */
+    uint16_t *wt;         /* [k, panels * nr] fp16, for outliers; NULL = keeps none */
+    float     amax;       /* int8: threshold of all rows; 0 = each row's own scale   */
+    float    *inv_smooth; /* [k] int8: smoothing, by which x is multiplied; or NULL  */
 } rr__packed;
 
-/* Where a GEMM's rows go: (sum + bias), through GELU if asked, as fp32 or bf16. */
+/* Where a GEMM's rows go: (sum + bias), through GELU if asked, as fp32 or bf16.
+ * GELU wants half of its argument: of such a product weights and bias are kept halved. */
 typedef struct rr__dest {
     void  *ptr;
     size_t ld;   /* elements between rows */

@@ -32,11 +32,11 @@ enum { GEMM_ROWS = 112 };
 #ifdef __AMX_TILE__
 #define EXACT RR__K_BF16X3 /* six bf16 products are faster than one in fp32 */
 #define FINE  RR__K_BF16X2
-enum { FINE_LAYERS = 3 };
+enum { FINE_LAYERS = 2 };
 #else
 #define EXACT RR__K_F32
 #define FINE  RR__K_F32
-enum { FINE_LAYERS = 1 };
+enum { FINE_LAYERS = 3 };
 #endif
 
 /* Elements this many times the root mean square of their row are outliers. */
@@ -139,63 +139,87 @@ typedef struct finishing {
     int32_t           j, row, rows;
 } finishing;
 
-/* Scale, bias, GELU, store, for rows first .. end; the flags are constants. */
-INLINE void finish_as(const int i8, const int bf16, const int gelu, const finishing *f,
-                      int32_t first, int32_t end) {
+/* Scale, bias, GELU, store, for rows first .. first + rows; all but f and first are constants. Their
+ * vectors go through each step side by side: alone each would wait for its own results. */
+enum { TOGETHER = 4 };
+INLINE void finish_some(const int i8, const int bf16, const int gelu, const int rows,
+                        const finishing *f, int32_t first) {
     const rr__packed *w = f->w;
     const size_t      ld = f->o->ld, size = bf16 ? 2 : 4;
-    const uint32_t   *c = f->c;
-    const rr__note   *note = f->note + f->row;
-    char             *to = (char *)f->o->ptr + ((size_t)f->row * ld + (size_t)f->j) * size;
+    const int32_t     left = w->n - f->j;
+    const uint32_t   *c = f->c + (size_t)first * NR;
+    const rr__note   *note = f->note + (i8 || w->wt ? f->row + first : 0);
+    char *to = (char *)f->o->ptr + ((size_t)(f->row + first) * ld + (size_t)f->j) * size;
+    vf    y[2 * TOGETHER];
 
-    for (int32_t j = f->j; j < f->j + NR && j < w->n; j += VL, c += VL, to += VL * size) {
-        const int32_t left = w->n - j;
-        const vf      bias = vf_load(w->bias + j), scale = i8 ? vf_load(w->scale + j) : bias;
-        const vi      sum = i8 ? vi_load(w->sum + j) : VI(set1, 0);
+    UNROLL for (int i = 0; i < 2 * rows; i++) {
+        const vi  u = vi_load(c + i * VL);
+        const int j = f->j + i % 2 * VL;
 
-        for (int32_t r = first; r < end; r++) {
-            vi    u = vi_load(c + (size_t)r * NR);
-            char *at = to + (size_t)r * ld * size;
-            vf    y;
+        if (i8) {
+            const vf low =
+                vf_fma(vf_set(note[i / 2].lift), vf_load(w->drop + j), vf_load(w->bias + j));
 
-            if (i8) {
-                u = VI(sub, u, VI(mullo, sum, VI(set1, note[r].zero)));
-                y = VF(mul, vi_to_vf(u), vf_set(note[r].scale));
-                y = vf_fma(y, scale, bias);
-            } else {
-                y = VF(add, vi_as_vf(u), bias);
-            }
-            for (int32_t i = 0; w->wt && i < note[r].n; i++) {
-                const size_t row = (size_t)note[r].j[i] * (size_t)w->panels * NR;
-
-                y = vf_fma(vf_set(note[r].x[i]), vf_load_f16(w->wt + row + (size_t)j, VL), y);
-            }
-            if (bf16)
-                vf_store_bf16((void *)at, gelu ? vf_gelu_bf16(y) : y, left);
-            else
-                vf_store_n((void *)at, gelu ? vf_gelu(y) : y, left);
+            y[i] = VF(mul, vi_to_vf(u), vf_set(note[i / 2].scale));
+            y[i] = vf_fma(y[i], vf_load(w->scale + j), low);
+        } else {
+            y[i] = VF(add, vi_as_vf(u), vf_load(w->bias + j));
         }
+    }
+    if (w->wt) {
+        UNROLL for (int r = 0; r < rows; r++) for (int32_t i = 0; i < note[r].n; i++) {
+            const uint16_t *row = w->wt + (size_t)note[r].j[i] * (size_t)w->panels * NR + f->j;
+            const vf        x = vf_set(note[r].x[i]);
+
+            y[2 * r] = vf_fma(x, vf_load_f16(row, VL), y[2 * r]);
+            y[2 * r + 1] = vf_fma(x, vf_load_f16(row + VL, VL), y[2 * r + 1]);
+        }
+    }
+    if (gelu && bf16)
+        vf_gelu_bf16(y, 2 * rows);
+    else if (gelu)
+        vf_gelu(y, 2 * rows);
+    UNROLL for (int i = 0; i < 2 * rows; i += 2) {
+        if (bf16 && left >= NR)
+            vf_store_bf16_pair((uint16_t *)(void *)to + (size_t)(i / 2) * ld, y[i], y[i + 1]);
+    }
+    if (bf16 && left >= NR)
+        return;
+    UNROLL for (int i = 0; i < 2 * rows; i++) {
+        char *at = to + ((size_t)(i / 2) * ld + (size_t)(i % 2 * VL)) * size;
+
+        if (i % 2 && left <= VL)
+            continue;
+        if (bf16)
+            vf_store_bf16((void *)at, y[i], left - i % 2 * VL);
+        else
+            vf_store_n((void *)at, y[i], left - i % 2 * VL);
     }
 }
 
-/* For the rows first .. end that are there. */
-static void finish_rows(const finishing *f, int32_t first, int32_t end) {
-    end = end < f->rows ? end : f->rows;
-    switch ((f->w->kind == RR__K_I8) * 4 + (f->o->bf16 != 0) * 2 + (f->o->gelu != 0)) {
-#define CASE(I8, BF16, GELU)                                                                       \
-    case I8 * 4 + BF16 * 2 + GELU:                                                                 \
-        finish_as(I8, BF16, GELU, f, first, end);                                                  \
-        break
-        CASE(0, 0, 0);
-        CASE(0, 0, 1);
-        CASE(0, 1, 0);
-        CASE(0, 1, 1);
-        CASE(1, 0, 0);
-        CASE(1, 0, 1);
-        CASE(1, 1, 0);
-        CASE(1, 1, 1);
-#undef CASE
+/* One for each combination of flags, for the rows first .. end that are there. */
+typedef void finisher(const finishing *f, int32_t first, int32_t end);
+#define FINISHER(I8, BF16, GELU)                                                                   \
+    static void finish_##I8##BF16##GELU(const finishing *f, int32_t first, int32_t end) {          \
+        end = end < f->rows ? end : f->rows;                                                       \
+        for (; first + TOGETHER <= end; first += TOGETHER)                                         \
+            finish_some(I8, BF16, GELU, TOGETHER, f, first);                                       \
+        for (; first < end; first++)                                                               \
+            finish_some(I8, BF16, GELU, 1, f, first);                                              \
     }
+FINISHER(0, 0, 0)
+FINISHER(0, 0, 1)
+FINISHER(0, 1, 0)
+FINISHER(0, 1, 1)
+FINISHER(1, 0, 0)
+FINISHER(1, 0, 1)
+FINISHER(1, 1, 0)
+FINISHER(1, 1, 1)
+static finisher *finisher_of(const rr__packed *w, const rr__dest *o) {
+    static finisher *const all[2][2][2] = {{{finish_000, finish_001}, {finish_010, finish_011}},
+                                           {{finish_100, finish_101}, {finish_110, finish_111}}};
+
+    return all[w->kind == RR__K_I8][o->bf16 != 0][o->gelu != 0];
 }
 
 #ifdef __AMX_TILE__
@@ -215,7 +239,7 @@ static void block(rr__kind kind, int32_t rows, int32_t units, const uint32_t *a,
         return;
     }
 #ifdef __AMX_TILE__
-    tile_block(kind, rows, units, a, lda, b, c, ldc, &(beside){0});
+    tile_block(kind, rows, units, units, a, lda, b, c, ldc, &(beside){0});
 #else
 #ifdef __AVX512BF16__
     if (kind == RR__K_BF16) {
@@ -230,6 +254,7 @@ static void block(rr__kind kind, int32_t rows, int32_t units, const uint32_t *a,
 static void gemm(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
                  int32_t rows, const rr__dest *o) {
     _Alignas(64) uint32_t c[ROWS * NR];
+    finisher *const       finish = finisher_of(w, o);
 
 #ifdef __AMX_TILE__
     if (w->kind != RR__K_F32) {
@@ -249,7 +274,7 @@ static void gemm(const rr__packed *w, const uint32_t *a, size_t lda, const rr__n
             else if (j + 1 < w->panels && r == 2 * ROWS)
                 ahead = b + (size_t)w->units * (NR + LINE);
             block(w->kind, m, w->units, a + (size_t)r * lda, lda, b, c, NR, ahead);
-            finish_rows(&(finishing){w, note, o, c, j * NR, r, m}, 0, m);
+            finish(&(finishing){w, note, o, c, j * NR, r, m}, 0, m);
         }
     }
 }

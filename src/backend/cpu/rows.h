@@ -86,8 +86,9 @@ INLINE void make_terms(const int terms, source s, int32_t units, uint16_t *out) 
 
 /* int8 has one scale and zero point a row: q = round(x / scale) + zero in 0 .. 255. */
 INLINE void make_operand(rr__kind kind, int outliers, source s, void *out, rr__note *note) {
-    float low, high, inverse, limit = INFINITY;
-    vf    k, zero;
+    float   low, high, inverse, limit = INFINITY;
+    vf      k, zero;
+    int32_t middle; /* what 0 becomes */
 
     note->n = 0;
     if (outliers) {
@@ -110,10 +111,11 @@ INLINE void make_operand(rr__kind kind, int outliers, source s, void *out, rr__n
     }
     find_outliers(s, limit, note, &low, &high);
     inverse = high > low ? 255.0f / (high - low) : 0;
+    middle = (int32_t)(-low * inverse + 0.5f);
     note->scale = (high - low) / 255.0f;
-    note->zero = (int32_t)(-low * inverse + 0.5f);
+    note->lift = note->scale * (float)middle;
     k = vf_set(inverse);
-    zero = vf_set((float)note->zero);
+    zero = vf_set((float)middle);
     for (int32_t i = 0; i < s.d; i += VL) {
         vf q = vf_round(vf_fma(load_row(s, i), k, zero));
 
@@ -122,9 +124,9 @@ INLINE void make_operand(rr__kind kind, int outliers, source s, void *out, rr__n
     }
     for (int32_t i = 0; i < note->n; i++) {
         if (Q_BYTES == 1)
-            ((uint8_t *)out)[note->j[i]] = (uint8_t)note->zero;
+            ((uint8_t *)out)[note->j[i]] = (uint8_t)middle;
         else
-            ((int16_t *)out)[note->j[i]] = (int16_t)note->zero;
+            ((int16_t *)out)[note->j[i]] = (int16_t)middle;
     }
 }
 
@@ -132,7 +134,7 @@ INLINE void make_operand(rr__kind kind, int outliers, source s, void *out, rr__n
 INLINE void saturated(float amax, source s, void *out, rr__note *note) {
     const vf k = vf_set(127.0f / amax), zero = vf_set(128), low = vf_set(1), high = vf_set(255);
 
-    *note = (rr__note){.scale = amax / 127.0f, .zero = 128};
+    *note = (rr__note){.scale = amax / 127.0f, .lift = amax / 127.0f * 128};
     for (int32_t i = 0; i < s.d; i += VL) {
         vf q = VF(add, vf_round(VF(mul, load_row(s, i), k)), zero);
 

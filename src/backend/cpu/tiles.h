@@ -10,8 +10,12 @@
  * number go into the same sums; the others would be below the last bit. For one k the tiles of all
  * terms come one after the other, so that the second time they come from the first-level cache.
  *
- * Multiplying leaves the vector units idle. So between two steps over k, the rows of the block before
- * are finished (`finish_rows`), and a few lines of the next panel are asked for. */
+ * A block reads as much from its rows as from its panel. Both do not fit into the first-level cache, so
+ * rows come by loads that leave no trace there, and long panels are multiplied in runs of k.
+ *
+ * Multiplying leaves most of the vector units idle (a TDP keeps one of two FMA ports). So between two
+ * steps over k some rows of the block before are finished, and a few lines of the next panel are asked
+ * for. */
 #ifndef RR_BACKEND_CPU_TILES_H
 #define RR_BACKEND_CPU_TILES_H
 
@@ -36,15 +40,17 @@ static inline void tiles_end(void) {
 /* What a block does beside its sums. */
 typedef struct beside {
     finishing   before; /* the block before, .rows == 0: none   */
-    const char *ahead;  /* memory that will be wanted, or NULL  */
-    int32_t     lines;  /* of it, a step                        */
+    finisher   *finish;
+    int         add;   /* to what c holds                      */
+    const char *ahead; /* memory that will be wanted, or NULL  */
+    int32_t     lines; /* of it, a step                        */
 } beside;
 
 #define LOAD_A(r)                                                                                  \
     do {                                                                                           \
-        _tile_loadd(4, (r), stride);                                                               \
+        _tile_stream_loadd(4, (r), stride);                                                        \
         if (two)                                                                                   \
-            _tile_loadd(5, (r) + TILE * lda, stride);                                              \
+            _tile_stream_loadd(5, (r) + TILE * lda, stride);                                       \
     } while (0)
 #define LOAD_B(r)                                                                                  \
     do {                                                                                           \
@@ -61,18 +67,27 @@ typedef struct beside {
         }                                                                                          \
     } while (0)
 
-/* c [16 or 32, 32] = a b^T over units of each term; all int but units are constants. */
-INLINE void tile_sums(const int i8, const int terms, const int two, int32_t units,
+/* c [16 or 32, 32] = a b^T over units of each term, which is all units long; all int but these two are
+ * constants. */
+INLINE void tile_sums(const int i8, const int terms, const int two, int32_t all, int32_t units,
                       const uint32_t *a, size_t lda, const uint32_t *b, uint32_t *c, size_t ldc,
                       const beside *x) {
-    const size_t  stride = lda * 4, next_b = (size_t)units * NR;
-    const int32_t steps = units / TILE, share = (x->before.rows + steps - 1) / steps;
+    const size_t  stride = lda * 4, next_b = (size_t)all * NR;
+    const int32_t steps = units / TILE;
     const char   *ahead = x->ahead;
-    int32_t       row = 0;
+    int32_t       row = 0, due = 0;
 
-    _tile_zero(0);
-    _tile_zero(1);
-    if (two) {
+    if (x->add) {
+        _tile_stream_loadd(0, c, ldc * 4);
+        _tile_stream_loadd(1, c + TILE, ldc * 4);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+    }
+    if (two && x->add) {
+        _tile_stream_loadd(2, c + TILE * ldc, ldc * 4);
+        _tile_stream_loadd(3, c + TILE * ldc + TILE, ldc * 4);
+    } else if (two) {
         _tile_zero(2);
         _tile_zero(3);
     }
@@ -83,7 +98,7 @@ INLINE void tile_sums(const int i8, const int terms, const int two, int32_t unit
                 const int i = j ? s : terms - 1 - s; /* down, then up: a's first term stays */
 
                 if (j != 1 || i != 0)
-                    LOAD_A(a + i * units);
+                    LOAD_A(a + i * all);
                 if (i8)
                     MULTIPLY(_tile_dpbusd);
                 else
@@ -92,9 +107,12 @@ INLINE void tile_sums(const int i8, const int terms, const int two, int32_t unit
         }
         for (int32_t i = 0; i < x->lines; i++, ahead += 64)
             _mm_prefetch(ahead, _MM_HINT_T1);
-        if (row < x->before.rows) {
-            finish_rows(&x->before, row, row + share);
-            row += share;
+        due += x->before.rows;
+        if (due > row * steps) {
+            const int32_t end = (due + TOGETHER * steps - 1) / (TOGETHER * steps) * TOGETHER;
+
+            x->finish(&x->before, row, end);
+            row = end;
         }
     }
     _tile_stored(0, c, ldc * 4);
@@ -106,13 +124,13 @@ INLINE void tile_sums(const int i8, const int terms, const int two, int32_t unit
 }
 
 /* The same for up to 32 rows of an operand of some kind. c has room for whole tiles. */
-static void tile_block(rr__kind kind, int32_t rows, int32_t units, const uint32_t *a, size_t lda,
-                       const uint32_t *b, uint32_t *c, size_t ldc, const beside *x) {
+static void tile_block(rr__kind kind, int32_t rows, int32_t all, int32_t units, const uint32_t *a,
+                       size_t lda, const uint32_t *b, uint32_t *c, size_t ldc, const beside *x) {
 #define OF_KIND(I8, TERMS)                                                                         \
     if (rows > TILE)                                                                               \
-        tile_sums(I8, TERMS, 1, units, a, lda, b, c, ldc, x);                                      \
+        tile_sums(I8, TERMS, 1, all, units, a, lda, b, c, ldc, x);                                 \
     else                                                                                           \
-        tile_sums(I8, TERMS, 0, units, a, lda, b, c, ldc, x);                                      \
+        tile_sums(I8, TERMS, 0, all, units, a, lda, b, c, ldc, x);                                 \
     break
     switch (kind) {
     case RR__K_BF16:
@@ -127,29 +145,55 @@ static void tile_block(rr__kind kind, int32_t rows, int32_t units, const uint32_
 #undef OF_KIND
 }
 
-static void tile_gemm(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
+/* Units along k that are multiplied for all rows before the next ones: as much of a panel as stays in
+ * the first-level cache beside the rows, which stream past it. And units of all rows that go through
+ * the panels together: half of the second-level cache. */
+enum { RUN = 256, SHARE = 1 << 18 };
+
+/* For rows <= GEMM_ROWS. */
+static void tile_rows(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
                       int32_t rows, const rr__dest *o) {
-    _Alignas(64) uint32_t c[2][ROWS * NR];
+    _Alignas(64) uint32_t c[GEMM_ROWS * NR];
     const size_t          panel = (size_t)w->units * (size_t)rr__terms(w->kind) * NR;
     const int32_t         blocks = (rows + ROWS - 1) / ROWS;
     const int32_t         lines = ((int32_t)panel / LINE * TILE / w->units + blocks - 1) / blocks;
-    beside                x = {.lines = lines};
-    int                   turn = 0;
+    const int32_t         run = rr__terms(w->kind) == 1 ? RUN : w->units;
+    beside                x = {.lines = lines, .finish = finisher_of(w, o)};
 
-    tiles_begin();
     for (int32_t j = 0; j < w->panels; j++) {
         const uint32_t *b = w->w + (size_t)j * panel;
 
         x.ahead = (const char *)(b + (j + 1 < w->panels ? panel : 0));
-        for (int32_t r = 0; r < rows; r += ROWS, turn ^= 1) {
-            const int32_t m = rows - r < ROWS ? rows - r : ROWS;
+        for (int32_t u = 0; u < w->units; u += run) {
+            const int32_t units = w->units - u < run ? w->units - u : run;
 
-            tile_block(w->kind, m, w->units, a + (size_t)r * lda, lda, b, c[turn], NR, &x);
-            x.before = (finishing){w, note, o, c[turn], j * NR, r, m};
-            x.ahead += (size_t)lines * (size_t)(w->units / TILE) * 64;
+            x.add = u > 0;
+            for (int32_t r = 0; r < rows; r += ROWS) {
+                uint32_t     *to = c + (size_t)r * NR;
+                const int32_t m = rows - r < ROWS ? rows - r : ROWS;
+
+                tile_block(w->kind, m, w->units, units, a + (size_t)r * lda + u, lda,
+                           b + (size_t)u * NR, to, NR, &x);
+                x.before = (finishing){w, note, o, to, j * NR, r, u + run < w->units ? 0 : m};
+                x.ahead += (size_t)lines * (size_t)(units / TILE) * 64;
+            }
         }
     }
-    finish_rows(&x.before, 0, x.before.rows);
+    x.finish(&x.before, 0, x.before.rows);
+}
+
+static void tile_gemm(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
+                      int32_t rows, const rr__dest *o) {
+    const int32_t fit = SHARE / (w->units * rr__terms(w->kind)) / ROWS * ROWS;
+    const int32_t step = fit < ROWS ? ROWS : fit < GEMM_ROWS ? fit : GEMM_ROWS;
+    const size_t  size = o->bf16 ? 2 : 4;
+
+    tiles_begin();
+    for (int32_t r = 0; r < rows; r += step) {
+        const rr__dest part = {(char *)o->ptr + (size_t)r * o->ld * size, o->ld, o->bf16, o->gelu};
+
+        tile_rows(w, a + (size_t)r * lda, lda, note + r, rows - r < step ? rows - r : step, &part);
+    }
     tiles_end();
 }
 

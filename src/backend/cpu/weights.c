@@ -14,15 +14,16 @@
 
 /* Softmax does not see what all keys of a sequence have in common, and bf16 rounds large values more.
  * So where keys are bf16 they are kept less their mean: W (x - beta), as a LayerNorm's x has mean beta. */
-typedef struct centre {
-    const float *beta; /* [k] of the LayerNorm before */
-    float       *mean; /* [n] b + W beta, for those who look; NULL: not centred */
-} centre;
+typedef struct change {
+    const float *beta;   /* [k] of the LayerNorm before */
+    float       *mean;   /* [n] b + W beta, for those who look; NULL: not centred */
+    int          halved; /* for GELU, see rr__dest */
+} change;
 
 typedef struct job { /* one matrix */
     rr__packed       *to;
     const rr__tensor *w, *b;
-    centre            centre;
+    change            change;
     size_t            first_panel; /* of all panels */
 } job;
 
@@ -81,7 +82,7 @@ static void pack_column(const packing *p, rr__packed *m, int32_t column, float *
         sum += q;
         out[i / per * nr + lane] |= ((uint32_t)q & mask) << (i % per * bits);
     }
-    m->sum[column] = sum;
+    m->drop[column] = -m->scale[column] * (float)sum;
 }
 
 static double dot(const float *a, const float *b, int32_t n) {
@@ -105,12 +106,14 @@ static void pack_panel(void *arg, size_t item, int worker) {
     out = j->to->w + (size_t)first * (size_t)(j->to->units * rr__terms(j->to->kind));
     for (int32_t n = first; n < first + p->kx->nr && n < j->to->n; n++) {
         p->kx->row(row, j->w, (size_t)n * (size_t)j->to->k, j->to->k, 0);
-        if (j->centre.mean) {
-            const double part = dot(row, j->centre.beta, j->to->k);
+        for (int32_t i = 0; j->change.halved && i < j->to->k; i++)
+            row[i] /= 2;
+        if (j->change.mean) {
+            const double part = dot(row, j->change.beta, j->to->k);
             float        bias;
 
             rr__tensor_f32(j->b, (size_t)n, 1, &bias);
-            j->centre.mean[n] = (float)(bias + part);
+            j->change.mean[n] = (float)(bias + part);
             j->to->bias[n] = (float)-part;
         }
         pack_column(p, j->to, n, row, out);
@@ -118,8 +121,10 @@ static void pack_panel(void *arg, size_t item, int worker) {
             j->to->wt[(size_t)i * (size_t)j->to->panels * (size_t)p->kx->nr + (size_t)n] =
                 rr__f32_to_f16(row[i]);
     }
-    if (first == 0 && !j->centre.mean)
+    if (first == 0 && !j->change.mean)
         rr__tensor_f32(j->b, 0, (size_t)j->to->n, j->to->bias);
+    for (int32_t n = 0; first == 0 && j->change.halved && n < j->to->n; n++)
+        j->to->bias[n] /= 2;
 }
 
 /* ---- layout ------------------------------------------------------------------ */
@@ -135,7 +140,7 @@ typedef struct how {
  * all rows; if each row is measured they are kept everywhere, for with so many products in int8 the
  * feed-forward's inner outliers are most of the error (docs/SPEED.md). */
 static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, how h, int uneven,
-                   const rr__tensor *t, const rr__tensor *bias, centre c) {
+                   const rr__tensor *t, const rr__tensor *bias, change c) {
     const int32_t nr = w->kx->nr, n = (int32_t)t->shape[0], k = (int32_t)t->shape[1];
     const int32_t panels = (n + nr - 1) / nr, units = rr__units(w->kx, h.kind, k);
     const size_t  columns = (size_t)panels * (size_t)nr;
@@ -146,7 +151,7 @@ static void matrix(rr__cpu_weights *w, packing *p, rr__packed *to, how h, int un
     to->bias = rr__plan_take(&w->plan, columns, sizeof *to->bias);
     if (h.kind == RR__K_I8) {
         to->scale = rr__plan_take(&w->plan, columns, sizeof *to->scale);
-        to->sum = rr__plan_take(&w->plan, columns, sizeof *to->sum);
+        to->drop = rr__plan_take(&w->plan, columns, sizeof *to->drop);
         to->amax = h.cal && !per_token ? h.cal->amax : 0;
         if (h.cal && h.cal->smooth)
             to->inv_smooth = rr__plan_take(&w->plan, (size_t)k, sizeof *to->inv_smooth);
@@ -222,7 +227,7 @@ static plan_of_layer plan_layer(const rr__cpu_weights *w, int32_t layer) {
 }
 
 static void layout(rr__cpu_weights *w, packing *p) {
-    const centre none = {NULL, NULL};
+    const change none = {0}, halved = {.halved = 1};
     const float *before;
 
     w->emb_g = vector(w, &w->m->emb_g);
@@ -236,10 +241,10 @@ static void layout(rr__cpu_weights *w, packing *p) {
         if (to->attend == RR__K_BF16)
             to->k_mean = rr__plan_take(&w->plan, (size_t)w->m->d_model, sizeof *to->k_mean);
         matrix(w, p, &to->q, use.q, 1, &from->wq, &from->bq, none);
-        matrix(w, p, &to->k, use.kv, 1, &from->wk, &from->bk, (centre){before, to->k_mean});
+        matrix(w, p, &to->k, use.kv, 1, &from->wk, &from->bk, (change){before, to->k_mean, 0});
         matrix(w, p, &to->v, use.kv, 1, &from->wv, &from->bv, none);
         matrix(w, p, &to->o, use.o, 0, &from->wo, &from->bo, none);
-        matrix(w, p, &to->f1, use.f1, 1, &from->w1, &from->b1, none);
+        matrix(w, p, &to->f1, use.f1, 1, &from->w1, &from->b1, halved);
         matrix(w, p, &to->f2, use.f2, 0, &from->w2, &from->b2, none);
         to->ln1_g = vector(w, &from->ln1_g);
         to->ln1_b = vector(w, &from->ln1_b);
