@@ -87,7 +87,8 @@ typedef struct rr__kernels {
     rr__kind    fine;        /* of bf16 work where bf16 is not enough                   */
     int32_t     fine_layers; /* twelfths of all layers where it is not              */
 
-    /* dest = a W^T + b for rows rows of a, lda units apart; note [rows], NULL for fp32. */
+    /* dest = a W^T + b for rows rows of a, lda units apart; note [rows], NULL for fp32. Rows of a, and of
+     * dest if that is fp32, end at a multiple of mr: what is in those that nobody asked for does not matter. */
     void (*gemm)(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
                  int32_t rows, const rr__dest *dest);
     /* x = LN(x + y) * g + b, one row; y may be NULL. */

@@ -135,7 +135,8 @@ typedef struct finishing {
     const rr__packed *w;
     const rr__note   *note;
     const rr__dest   *o;
-    const uint32_t   *c; /* [rows, NR] */
+    const uint32_t   *c; /* [rows, ldc] */
+    size_t            ldc;
     int32_t           j, row, rows;
 } finishing;
 
@@ -147,13 +148,13 @@ INLINE void finish_some(const int i8, const int bf16, const int gelu, const int 
     const rr__packed *w = f->w;
     const size_t      ld = f->o->ld, size = bf16 ? 2 : 4;
     const int32_t     left = w->n - f->j;
-    const uint32_t   *c = f->c + (size_t)first * NR;
+    const uint32_t   *c = f->c + (size_t)first * f->ldc;
     const rr__note   *note = f->note + (i8 || w->wt ? f->row + first : 0);
     char *to = (char *)f->o->ptr + ((size_t)(f->row + first) * ld + (size_t)f->j) * size;
     vf    y[2 * TOGETHER];
 
     UNROLL for (int i = 0; i < 2 * rows; i++) {
-        const vi  u = vi_load(c + i * VL);
+        const vi  u = vi_load(c + (size_t)(i / 2) * f->ldc + i % 2 * VL);
         const int j = f->j + i % 2 * VL;
 
         if (i8) {
@@ -274,7 +275,7 @@ static void gemm(const rr__packed *w, const uint32_t *a, size_t lda, const rr__n
             else if (j + 1 < w->panels && r == 2 * ROWS)
                 ahead = b + (size_t)w->units * (NR + LINE);
             block(w->kind, m, w->units, a + (size_t)r * lda, lda, b, c, NR, ahead);
-            finish(&(finishing){w, note, o, c, j * NR, r, m}, 0, m);
+            finish(&(finishing){w, note, o, c, NR, j * NR, r, m}, 0, m);
         }
     }
 }

@@ -41,9 +41,9 @@ static inline void tiles_end(void) {
 typedef struct beside {
     finishing   before; /* the block before, .rows == 0: none   */
     finisher   *finish;
-    int         add;   /* to what c holds                      */
-    const char *ahead; /* memory that will be wanted, or NULL  */
-    int32_t     lines; /* of it, a step                        */
+    int         add;         /* to what c holds                      */
+    const char *ahead;       /* the next panel at the same k         */
+    int32_t     line, lines; /* first, and how many, of it in a term of a step */
 } beside;
 
 #define LOAD_A(r)                                                                                  \
@@ -74,7 +74,7 @@ INLINE void tile_sums(const int i8, const int terms, const int two, int32_t all,
                       const beside *x) {
     const size_t  stride = lda * 4, next_b = (size_t)all * NR;
     const int32_t steps = units / TILE;
-    const char   *ahead = x->ahead;
+    const char   *ahead = x->ahead + (size_t)x->line * 64;
     int32_t       row = 0, due = 0;
 
     if (x->add) {
@@ -105,8 +105,10 @@ INLINE void tile_sums(const int i8, const int terms, const int two, int32_t all,
                     MULTIPLY(_tile_dpbf16ps);
             }
         }
-        for (int32_t i = 0; i < x->lines; i++, ahead += 64)
-            _mm_prefetch(ahead, _MM_HINT_T1);
+        for (int j = 0; j < terms; j++)
+            for (int32_t i = 0; i < x->lines; i++)
+                _mm_prefetch(ahead + (size_t)j * next_b * 4 + (size_t)i * 64, _MM_HINT_T1);
+        ahead += TILE * NR * 4;
         due += x->before.rows;
         if (due > row * steps) {
             const int32_t end = (due + TOGETHER * steps - 1) / (TOGETHER * steps) * TOGETHER;
@@ -145,54 +147,66 @@ static void tile_block(rr__kind kind, int32_t rows, int32_t all, int32_t units, 
 #undef OF_KIND
 }
 
-/* Units along k that are multiplied for all rows before the next ones: as much of a panel as stays in
- * the first-level cache beside the rows, which stream past it. And units of all rows that go through
- * the panels together: half of the second-level cache. */
-enum { RUN = 256, SHARE = 1 << 18 };
+/* What the caches hold, in units. Of a panel as much as stays in the first-level cache (RUN), beside rows
+ * that stream past it, is multiplied for all rows before its next run of k (unless terms are many: then
+ * multiplying takes long enough). The rows themselves stay
+ * in the second-level cache: if they are too long (FIT), fewer at a time, or better slices of them (SLICE).
+ * Then all panels see a slice before the next one, and sums wait where the results will be, if
+ * these are few enough (WIDE) to stay there too. */
+enum { RUN = 256, SLICE = 512, FIT = 3 << 17, WIDE = 1024 };
 
-/* For rows <= GEMM_ROWS. */
+/* For rows <= GEMM_ROWS, of which a slice of k goes through all panels. */
 static void tile_rows(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
-                      int32_t rows, const rr__dest *o) {
+                      int32_t rows, const rr__dest *o, int32_t slice) {
     _Alignas(64) uint32_t c[GEMM_ROWS * NR];
     const size_t          panel = (size_t)w->units * (size_t)rr__terms(w->kind) * NR;
-    const int32_t         blocks = (rows + ROWS - 1) / ROWS;
-    const int32_t         lines = ((int32_t)panel / LINE * TILE / w->units + blocks - 1) / blocks;
-    const int32_t         run = rr__terms(w->kind) == 1 ? RUN : w->units;
-    beside                x = {.lines = lines, .finish = finisher_of(w, o)};
+    const int32_t         blocks = (rows + ROWS - 1) / ROWS, of_step = TILE * NR / LINE;
+    const int32_t         run = rr__terms(w->kind) == 1 && RUN < slice ? RUN : slice;
+    const int             wait = slice < w->units;
+    const size_t          ldc = wait ? o->ld : NR;
+    beside x = {.finish = finisher_of(w, o), .lines = (of_step + blocks - 1) / blocks};
 
-    for (int32_t j = 0; j < w->panels; j++) {
-        const uint32_t *b = w->w + (size_t)j * panel;
+    for (int32_t first = 0; first < w->units; first += slice)
+        for (int32_t j = 0; j < w->panels; j++) {
+            const uint32_t *b = w->w + (size_t)j * panel;
+            uint32_t       *sums = wait ? (uint32_t *)o->ptr + j * NR : c;
+            const int32_t   end = first + slice < w->units ? first + slice : w->units;
 
-        x.ahead = (const char *)(b + (j + 1 < w->panels ? panel : 0));
-        for (int32_t u = 0; u < w->units; u += run) {
-            const int32_t units = w->units - u < run ? w->units - u : run;
+            for (int32_t u = first; u < end; u += run) {
+                const int32_t units = end - u < run ? end - u : run;
 
-            x.add = u > 0;
-            for (int32_t r = 0; r < rows; r += ROWS) {
-                uint32_t     *to = c + (size_t)r * NR;
-                const int32_t m = rows - r < ROWS ? rows - r : ROWS;
+                x.add = u > 0;
+                x.ahead = (const char *)(b + (size_t)u * NR + (j + 1 < w->panels ? panel : 0));
+                x.line = 0;
+                for (int32_t r = 0; r < rows; r += ROWS) {
+                    uint32_t     *to = sums + (size_t)r * ldc;
+                    const int32_t m = rows - r < ROWS ? rows - r : ROWS;
 
-                tile_block(w->kind, m, w->units, units, a + (size_t)r * lda + u, lda,
-                           b + (size_t)u * NR, to, NR, &x);
-                x.before = (finishing){w, note, o, to, j * NR, r, u + run < w->units ? 0 : m};
-                x.ahead += (size_t)lines * (size_t)(units / TILE) * 64;
+                    tile_block(w->kind, m, w->units, units, a + (size_t)r * lda + u, lda,
+                               b + (size_t)u * NR, to, ldc, &x);
+                    x.before =
+                        (finishing){w, note, o, to, ldc, j * NR, r, u + units < w->units ? 0 : m};
+                    x.line += x.lines;
+                }
             }
         }
-    }
     x.finish(&x.before, 0, x.before.rows);
 }
 
 static void tile_gemm(const rr__packed *w, const uint32_t *a, size_t lda, const rr__note *note,
                       int32_t rows, const rr__dest *o) {
-    const int32_t fit = SHARE / (w->units * rr__terms(w->kind)) / ROWS * ROWS;
-    const int32_t step = fit < ROWS ? ROWS : fit < GEMM_ROWS ? fit : GEMM_ROWS;
+    const int32_t terms = rr__terms(w->kind), fit = FIT / (w->units * terms);
+    const int     sliced = !o->bf16 && w->n % NR == 0 && w->n <= WIDE && rows > fit;
+    const int32_t parts = sliced || rows <= fit ? 1 : (rows + fit - 1) / fit;
+    const int32_t step = (rows + parts * ROWS - 1) / (parts * ROWS) * ROWS;
     const size_t  size = o->bf16 ? 2 : 4;
 
     tiles_begin();
     for (int32_t r = 0; r < rows; r += step) {
         const rr__dest part = {(char *)o->ptr + (size_t)r * o->ld * size, o->ld, o->bf16, o->gelu};
 
-        tile_rows(w, a + (size_t)r * lda, lda, note + r, rows - r < step ? rows - r : step, &part);
+        tile_rows(w, a + (size_t)r * lda, lda, note + r, rows - r < step ? rows - r : step, &part,
+                  sliced ? SLICE / terms / TILE * TILE : w->units);
     }
     tiles_end();
 }
