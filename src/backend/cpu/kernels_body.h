@@ -18,7 +18,7 @@ enum {
     TILE = 16,
     ROWS = 2 * TILE
 }; /* rows, and units of a row, of a tile register; rows of C in one go */
-enum { GEMM_ROWS = 256 };
+enum { GEMM_ROWS = 128 };
 #else
 enum { TILE = 1, ROWS = MR };
 enum { GEMM_ROWS = 112 };
