@@ -85,7 +85,7 @@ typedef struct rr__kernels {
     rr__kind    half;        /* of bf16 work: fp32 where no instruction multiplies bf16 */
     rr__kind    exact;       /* of fp32 work in large products                          */
     rr__kind    fine;        /* of bf16 work where bf16 is not enough                   */
-    int32_t     fine_layers; /* twelfths of all layers where it is not              */
+    int32_t     fine_layers; /* how many layers that is                                 */
 
     /* dest = a W^T + b for rows rows of a, lda units apart; note [rows], NULL for fp32. Rows of a, and of
      * dest if that is fp32, end at a multiple of mr: what is in those that nobody asked for does not matter. */

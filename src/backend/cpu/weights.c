@@ -175,12 +175,12 @@ static float *vector(rr__cpu_weights *w, const rr__tensor *t) {
 }
 
 /* In the layers about the middle of a trained encoder a rounding moves the logit most (docs/SPEED.md).
- * There bf16 is not enough, and as many of them as the machine can afford get more. */
+ * There bf16 is not enough. A wider model, whose roundings average out, needs no more such layers. */
 static int is_middle(const rr__cpu_weights *w, int32_t layer) {
-    const int32_t n = w->m->n_layer, first = n * (6 - w->kx->fine_layers / 2 - 1) / 12;
+    const int32_t first = w->m->n_layer * 5 / 12 - w->kx->fine_layers / 2;
 
     return w->precision == RR__BF16 && w->half == RR__K_BF16 && layer >= first &&
-           layer < first + (n * w->kx->fine_layers + 11) / 12;
+           layer < first + w->kx->fine_layers;
 }
 
 typedef struct plan_of_layer {
