@@ -90,7 +90,7 @@ int cmd_export(int argc, char **argv) {
     const cli_flag flags[] = {
         {"output", 'o', CLI_TEXT, &output, "FILE",
          "the ONNX file; above 1.8 GB weights go into FILE.data", 0, 0},
-        {"opset", 0, CLI_INT, &opset, "N", "13 to 23 (default 17, fp8 19)", RR__ONNX_OPSET_MIN,
+        {"opset", 0, CLI_INT, &opset, "N", "13 to 28 (default 17, fp8 19)", RR__ONNX_OPSET_MIN,
          RR__ONNX_OPSET_MAX},
         {"external", 0, CLI_BOOL, &o.external, NULL,
          "put the weights into FILE.data whatever their size", 0, 0},

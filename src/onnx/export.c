@@ -248,17 +248,27 @@ static const char *embeddings(exporter *x) {
     return layer_norm(x, "emb", sum, &m->emb_g, &m->emb_b);
 }
 
-/* attention_mask [b, s] to [b, 1, 1, s]: 0 where a token is, the lowest finite value elsewhere. */
+/* attention_mask [b, s] to [b, 1, 1, s]: 0 where a token is, the lowest finite value elsewhere. Before
+ * opset 16 Where knows no bf16, so that the choice is made in fp32. */
 static const char *attention_bias(exporter *x) {
     rr__graph  *g = x->g;
     int64_t     axes[2] = {1, 2};
+    const int   wide = x->type == ONNX_BFLOAT16 && g->opset < 16;
+    const int   type = wide ? ONNX_FLOAT : x->type;
+    const float keep = 0,
+                drop = x->type == ONNX_FLOAT16 ? -65504.0f : -3.3895314e38f; /* bf16 max */
     const char *p = rr__graph_op(g, "Cast", "mask_bool", "attention_mask");
 
     rr__graph_attr_int(g, "to", ONNX_BOOL);
     p = rr__graph_op(g, "Unsqueeze", "mask_4d", p, rr__graph_ints(g, "mask_axes", axes, 2, 1));
-    constant(x, "mask_keep", 0);
-    constant(x, "mask_drop", x->type == ONNX_FLOAT16 ? -65504.0f : -3.3895314e38f); /* bf16 max */
-    return rr__graph_op(g, "Where", "mask_bias", p, "mask_keep", "mask_drop");
+    rr__graph_floats(g, "mask_keep", type, &keep, 1, 0);
+    rr__graph_floats(g, "mask_drop", type, &drop, 1, 0);
+    p = rr__graph_op(g, "Where", wide ? "mask_wide" : "mask_bias", p, "mask_keep", "mask_drop");
+    if (wide) {
+        p = rr__graph_op(g, "Cast", "mask_bias", p);
+        rr__graph_attr_int(g, "to", x->type);
+    }
+    return p;
 }
 
 /* [b, s, d] part of q, k or v to [b, h, s, e] (k: [b, h, e, s]). */

@@ -57,7 +57,10 @@ void rr__graph_init(rr__graph *g, int32_t opset, const char *name) {
                           : opset <= 18 ? 8
                           : opset <= 20 ? 9
                           : opset <= 22 ? 10
-                                        : 11;
+                          : opset <= 23 ? 11
+                          : opset <= 24 ? 12
+                          : opset <= 27 ? 13
+                                        : 14;
     set = take(g, sizeof *set);
     g->model.opset_import = take(g, sizeof *g->model.opset_import);
     if (!set || !g->model.opset_import)

@@ -11,7 +11,7 @@ enum {
     RR__ONNX_OPSET_MIN = 13,
     RR__ONNX_OPSET_DEFAULT = 17,
     RR__ONNX_OPSET_FP8 = 19, /* first with float8 types, and the default for fp8 */
-    RR__ONNX_OPSET_MAX = 23
+    RR__ONNX_OPSET_MAX = 28
 };
 
 /* How the inputs of the matrix products are quantized (Q/DQ pairs around them). */
