@@ -1,7 +1,7 @@
 /* compare.c - rerank compare: where two forward passes part, activation by activation.
  *
  * A is the reference. Its activations of one batch are kept in memory and B's are held against them
- * as they appear; B may also be a file of tensors (tools/ort_observe.py writes one with ONNX
+ * as they appear; either may be a file of tensors (tools/ort_observe.py writes one with ONNX
  * Runtime). Where B computes only the first token of each sequence in the last layer, its rows are
  * held against those tokens of A. */
 #include "cli.h"
@@ -22,8 +22,9 @@ static const char summary[] =
     "Runs the same pairs through A and B and compares every named activation: largest absolute\n"
     "difference, relative L2 error, least cosine of a token, worst token. Names the first one "
     "past\n"
-    "the tolerance. A and B are backend:precision, a backend or a precision; B may be\n"
-    "file:TENSORS.safetensors.";
+    "the tolerance. A and B are backend:precision, a backend, a precision, or "
+    "file:TENSORS.safetensors\n"
+    "(tools/ort_observe.py writes one with ONNX Runtime, from --dump-ids).";
 
 static const char epilog[] =
     "--bisect E says which products B must keep in its base precision for no logit to be further "
@@ -44,7 +45,7 @@ typedef struct kept {
 } kept;
 
 typedef struct comparison {
-    const char *a, *b, *pairs, *svg, *dump, *plan;
+    const char *a, *b, *pairs, *svg, *html, *dump, *plan;
     int64_t     n_pairs, max_tokens;
     double      tolerance, bisect;
     int         json;
@@ -145,29 +146,48 @@ static void hold_against(void *user, const rr__activation *b) {
     row->per_token = k->rows == c->batch.n_tok;
 }
 
-/* Tensors of a file, F32 [rows, cols], as if a backend had shown them. */
-static rr_status from_file(comparison *c, const char *path, rr_error *err) {
-    rr__file  file = {NULL, 0};
-    rr__arena arena = {0};
-    rr__st    st;
-    rr_status s = rr__file_map(path, &file, err);
+/* The i-th activation that a pass of that many layers shows, or NULL behind the last. */
+static const char *activation_name(int32_t n_layer, int32_t i, char out[32]) {
+    static const char *const role[] = {"qkv",     "ctx",     "attn_out", "ln1",
+                                       "ffn_mid", "ffn_out", "ln2"};
+
+    if (i == 0)
+        return "emb";
+    if (i > 7 * n_layer)
+        return i == 7 * n_layer + 1 ? "head" : i == 7 * n_layer + 2 ? "logits" : NULL;
+    snprintf(out, 32, "%d.%s", (int)(i - 1) / 7, role[(i - 1) % 7]);
+    return out;
+}
+
+/* Tensors of a file, F32 [rows, cols], in the order of a pass, as if a backend had shown them. */
+static rr_status from_file(comparison *c, const char *path, rr__observe_fn fn, rr_error *err) {
+    rr__file    file = {NULL, 0};
+    rr__arena   arena = {0};
+    rr__st      st;
+    char        buf[32];
+    const char *name;
+    rr_status   s = rr__file_map(path, &file, err);
 
     if (!s)
         s = rr__st_parse(path, file.ptr, file.size, &arena, &st, err);
-    for (size_t i = 0; !s && i < c->n_kept; i++) {
-        const rr__st_tensor *t = rr__st_find(&st, c->kept[i].name);
+    for (int32_t i = 0; !s && (name = activation_name(c->report.n_layer, i, buf)); i++) {
+        const rr__st_tensor *t = rr__st_find(&st, name);
+        rr__activation       a = {.name = name, .cols = 1};
         float               *copy;
 
-        if (!t || strcmp(t->dtype, "F32") != 0 || t->rank < 1 || t->rank > 2)
+        if (!t || strcmp(t->dtype, "F32") != 0 || t->rank < 1 || t->rank > 2 ||
+            t->shape[0] > INT32_MAX || (t->rank == 2 && t->shape[1] > INT32_MAX))
             continue;
         copy = malloc(t->bytes ? t->bytes : 1); /* aligned */
         if (!copy) {
-            s = rr__fail(err, RR_E_NOMEM, "%s: %s", path, c->kept[i].name);
+            s = rr__fail(err, RR_E_NOMEM, "%s: %s", path, name);
             break;
         }
         memcpy(copy, t->data, t->bytes);
-        hold_against(c, &(rr__activation){c->kept[i].name, (int32_t)t->shape[0],
-                                          t->rank == 2 ? (int32_t)t->shape[1] : 1, copy});
+        a.rows = (int32_t)t->shape[0];
+        a.cols = t->rank == 2 ? (int32_t)t->shape[1] : 1;
+        a.data = copy;
+        fn(c, &a);
         free(copy);
     }
     rr__arena_free(&arena);
@@ -178,9 +198,16 @@ static rr_status from_file(comparison *c, const char *path, rr_error *err) {
 static rr_status observe(comparison *c, const char *what, const rr__model *m, rr__observe_fn fn,
                          char label[32], rr_error *err) {
     watch     w;
-    float    *logits = malloc((size_t)c->batch.n_seq * sizeof *logits);
-    rr_status s =
-        logits ? watch_open(&w, m, what, &c->common, NULL, c->batch.n_tok, c->batch.n_seq, err)
+    float    *logits;
+    rr_status s;
+
+    if (strncmp(what, "file:", 5) == 0) {
+        snprintf(label, 32, "%.31s", what + 5);
+        s = from_file(c, what + 5, fn, err);
+        goto done;
+    }
+    logits = malloc((size_t)c->batch.n_seq * sizeof *logits);
+    s = logits ? watch_open(&w, m, what, &c->common, NULL, c->batch.n_tok, c->batch.n_seq, err)
                : rr__fail(err, RR_E_NOMEM, "%d logits", (int)c->batch.n_seq);
 
     if (!s) {
@@ -197,6 +224,7 @@ static rr_status observe(comparison *c, const char *what, const rr__model *m, rr
         watch_close(&w);
     }
     free(logits);
+done:
     if (!s && c->out_of_memory)
         s = rr__fail(err, RR_E_NOMEM, "activations of %d tokens", (int)c->batch.n_tok);
     return s;
@@ -278,6 +306,8 @@ static rr_status bisect(comparison *c, const rr__model *m, const watch_pairs *pa
     double             worst = 0;
     rr_status          s;
 
+    if (!logits || logits->rows != c->batch.n_seq || logits->cols != 1)
+        return rr__fail(err, RR_E_ARG, "%s has no logits of these pairs", c->report.a);
     some.n = c->batch.n_seq;
     watch_split(c->b, buf, &backend, &precision);
     s = rr__backend_find(backend, &be, err);
@@ -328,12 +358,8 @@ static rr_status run(comparison *c, rr_error *err) {
             s = bisect(c, m, &pairs, err);
         goto done;
     }
-    if (!s && strncmp(c->b, "file:", 5) == 0) {
-        snprintf(c->report.b, sizeof c->report.b, "%.31s", c->b + 5);
-        s = from_file(c, c->b + 5, err);
-    } else if (!s) {
+    if (!s)
         s = observe(c, c->b, m, hold_against, c->report.b, err);
-    }
     if (!s && !c->report.n)
         s = rr__fail(err, RR_E_ARG, "no activation of B has a counterpart in A");
     if (!s) {
@@ -344,6 +370,8 @@ static rr_status run(comparison *c, rr_error *err) {
             report_table(&c->report, t, &c->batch);
         if (c->svg)
             s = report_svg(&c->report, c->svg, err);
+        if (!s && c->html)
+            s = report_html(&c->report, t, &c->batch, c->html, err);
     }
 done:
     for (size_t i = 0; i < c->n_kept; i++)
@@ -369,6 +397,7 @@ int cmd_compare(int argc, char **argv) {
          "relative L2 error allowed (default by B's precision)", 0, 1e6},
         {"json", 0, CLI_BOOL, &c.json, NULL, "one JSON document", 0, 0},
         {"svg", 0, CLI_TEXT, &c.svg, "FILE", "plot of error by depth", 0, 0},
+        {"html", 0, CLI_TEXT, &c.html, "FILE", "the plot over the table, as one page", 0, 0},
         {"bisect", 0, CLI_REAL, &c.bisect, "E", "find the products B must keep for logits within E",
          0, 1e6},
         {"plan", 0, CLI_TEXT, &c.plan, "FILE", "write what --bisect found as a calibration", 0, 0},

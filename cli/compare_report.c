@@ -154,13 +154,16 @@ static const report_row *find(const report *r, int layer, const char *role) {
     return NULL;
 }
 
-rr_status report_svg(const report *r, const char *path, rr_error *err) {
-    FILE  *f = fopen(path, "w");
+static void put_title(FILE *f, const report *r) {
+    cli_put_xml(f, (rr_str){r->b, strlen(r->b)});
+    fputs(" against ", f);
+    cli_put_xml(f, (rr_str){r->a, strlen(r->a)});
+}
+
+static void put_plot(FILE *f, const report *r) {
     double lo = 0, hi = -12; /* decades */
     int    layers = r->n_layer > 1 ? r->n_layer - 1 : 1;
 
-    if (!f)
-        return rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
     for (size_t i = 0; i < r->n; i++) {
         double v = log10(fmin(fmax(r->row[i].relative, 1e-12), 1e3));
 
@@ -173,9 +176,10 @@ rr_status report_svg(const report *r, const char *path, rr_error *err) {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
             "font-family=\"sans-serif\" font-size=\"12\">\n"
             "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n"
-            "<text x=\"%d\" y=\"22\" font-size=\"14\">relative L2 error by layer: %s against "
-            "%s</text>\n",
-            WIDTH, HEIGHT, LEFT, r->b, r->a);
+            "<text x=\"%d\" y=\"22\" font-size=\"14\">relative L2 error by layer: ",
+            WIDTH, HEIGHT, LEFT);
+    put_title(f, r);
+    fputs("</text>\n", f);
 #define X(layer)  (LEFT + (double)(layer) * (WIDTH - LEFT - RIGHT) / layers)
 #define Y(decade) (TOP + (hi - (decade)) * (HEIGHT - TOP - BOTTOM) / (hi - lo))
     for (double d = lo; d <= hi; d++)
@@ -207,5 +211,47 @@ rr_status report_svg(const report *r, const char *path, rr_error *err) {
 #undef X
 #undef Y
     fputs("</svg>\n", f);
+}
+
+rr_status report_svg(const report *r, const char *path, rr_error *err) {
+    FILE *f = fopen(path, "w");
+
+    if (!f)
+        return rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
+    put_plot(f, r);
+    return fclose(f) == 0 ? RR_OK : rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
+}
+
+rr_status report_html(const report *r, const rr__tokenizer *t, const rr__batch *b, const char *path,
+                      rr_error *err) {
+    FILE *f = fopen(path, "w");
+
+    if (!f)
+        return rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
+    fputs("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><title>", f);
+    put_title(f, r);
+    fputs("</title>\n<style>body{font-family:sans-serif;margin:2em}th,td{padding:2px "
+          "12px;text-align:right}td:first-child,td:last-child{text-align:left}.past{color:#c00}"
+          "</style></head>\n<body><h1>",
+          f);
+    put_title(f, r);
+    fprintf(f, "</h1>\n<p>%d pairs, %d tokens, tolerance %.3g; first past it: %s</p>\n",
+            (int)r->n_seq, (int)r->n_tok, r->tolerance,
+            r->first_past >= 0 ? r->row[r->first_past].name : "none");
+    put_plot(f, r);
+    fputs("<table>\n<tr><th>activation</th><th>max abs</th><th>rel L2</th><th>1 - cos</th>"
+          "<th>worst token (pair, position)</th></tr>\n",
+          f);
+    for (size_t i = 0; i < r->n; i++) {
+        const report_row *row = &r->row[i];
+
+        fprintf(f, "<tr%s><td>%s</td><td>%.3g</td><td>%.3g</td><td>%.3g</td><td>(%d, %d) ",
+                row->relative <= r->tolerance ? "" : " class=\"past\"", row->name, row->max_abs,
+                row->relative, 1 - row->cosine, (int)row->worst_seq, (int)row->worst_pos);
+        if (row->per_token)
+            cli_put_xml(f, rr__tokenizer_piece(t, b->tok[row->worst_row]));
+        fputs("</td></tr>\n", f);
+    }
+    fputs("</table></body></html>\n", f);
     return fclose(f) == 0 ? RR_OK : rr__fail(err, RR_E_IO, "%s: %s", path, strerror(errno));
 }

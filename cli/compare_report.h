@@ -1,4 +1,4 @@
-/* compare_report.h - the findings of rerank compare, as table, JSON and SVG. */
+/* compare_report.h - the findings of rerank compare, as table, JSON, plot and page. */
 #ifndef RR_CLI_COMPARE_REPORT_H
 #define RR_CLI_COMPARE_REPORT_H
 
@@ -31,5 +31,8 @@ void report_free(report *r);
 void      report_table(const report *r, const rr__tokenizer *t, const rr__batch *b);
 void      report_json(const report *r);
 rr_status report_svg(const report *r, const char *path, rr_error *err);
+/* The plot and the table in one page that needs nothing else. */
+rr_status report_html(const report *r, const rr__tokenizer *t, const rr__batch *b, const char *path,
+                      rr_error *err);
 
 #endif

@@ -73,6 +73,14 @@ void cli_put_json(FILE *to, rr__json_out *o) {
     rr__out_reset(o);
 }
 
+void cli_put_xml(FILE *to, rr_str s) {
+    for (size_t i = 0; i < s.len; i++)
+        if (s.ptr[i] == '<' || s.ptr[i] == '&')
+            fputs(s.ptr[i] == '<' ? "&lt;" : "&amp;", to);
+        else
+            fputc((unsigned char)s.ptr[i] < 0x20 ? ' ' : s.ptr[i], to);
+}
+
 void cli_progress(const char *what, uint64_t done, uint64_t total, int last) {
     static int64_t start, shown;
     int64_t        now = rr_now_us();

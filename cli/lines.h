@@ -29,6 +29,8 @@ void cli_progress(const char *what, uint64_t done, uint64_t total, int last);
 
 /* One JSON document and its line end to a stream; o is empty afterwards. */
 void cli_put_json(FILE *to, rr__json_out *o);
+/* Text between the tags of SVG and HTML; control characters as spaces. */
+void cli_put_xml(FILE *to, rr_str s);
 
 /* One record of a JSONL file: the fields that documents and pairs have, slices of line or arena. */
 typedef struct cli_record {

@@ -68,11 +68,12 @@ static void print_rows(const table *t, const char *head, const char *ran, const 
 static void print_about(const table *t) {
     const table_row *seen = NULL;
 
-    printf("rerank.c %s. Model %s; a request is %lld pairs, %lld tokens (seed %lld). Batch: pairs "
-           "of its longest kind in one pass;\nspeed-up: over the slowest by p50; error: largest "
-           "difference of a "
-           "logit from rerank.c's fp32",
-           rr_version(), t->model, (long long)t->docs, (long long)t->tokens, (long long)t->seed);
+    printf(
+        "rerank.c %s. Model %s; a request is %lld pairs, %lld tokens (seed %lld). Batch: pairs "
+        "in one pass, of\nrerank.c and TensorRT the most of the longest kind, of others the size "
+        "they are fastest with;\nspeed-up: over the slowest by p50; error: largest difference of "
+        "a logit from rerank.c's fp32",
+        rr_version(), t->model, (long long)t->docs, (long long)t->tokens, (long long)t->seed);
     if (t->eval)
         printf(", over %lld pairs of\n%s, as is the change of nDCG@10 in points.\n",
                (long long)t->pairs, t->eval);
@@ -168,14 +169,6 @@ void table_json(const table *t) {
 
 enum { WIDTH = 760, LEFT = 240, RIGHT = 90, TOP = 44, STEP = 26 };
 
-static void put_escaped(FILE *f, const char *s) {
-    for (; *s; s++)
-        if (*s == '<' || *s == '&')
-            fputs(*s == '<' ? "&lt;" : "&amp;", f);
-        else
-            fputc((unsigned char)*s < 0x20 ? ' ' : *s, f);
-}
-
 rr_status table_svg(const table *t, const char *path, rr_error *err) {
     FILE  *f = fopen(path, "w");
     double most = 0;
@@ -204,9 +197,9 @@ rr_status table_svg(const table *t, const char *path, rr_error *err) {
         if (r->why[0])
             continue;
         fprintf(f, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">", LEFT - 8, y + 14);
-        put_escaped(f, r->engine);
+        cli_put_xml(f, (rr_str){r->engine, strlen(r->engine)});
         fputc(' ', f);
-        put_escaped(f, r->precision);
+        cli_put_xml(f, (rr_str){r->precision, strlen(r->precision)});
         fprintf(f,
                 "</text><rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"18\"/>"
                 "<text x=\"%.1f\" y=\"%d\">%.0f</text>\n",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Activations of an ONNX model under ONNX Runtime, for `rerank compare --b file:OUT`.
+"""Activations of an ONNX model under ONNX Runtime, for `rerank compare`, as A or B (file:OUT).
 
     rerank export -m DIR -o m.onnx --all-outputs
     rerank compare -m DIR --b ref --pairs pairs.jsonl --dump-ids ids.txt

@@ -323,6 +323,7 @@ def test_compare_with_onnx_runtime(tmp_path):
     pairs.write_text('{"query": "capital of France", "document": "Paris is the capital."}\n{"query": "a", "document": "b"}\n')
     export(ROOT / "models/mini", tmp_path / "m.onnx", "--all-outputs")
     compare = [RERANK, "compare", "-m", ROOT / "models/mini", "--pairs", pairs, "--json"]
+    page = tmp_path / "depth.html"
     subprocess.run([*compare, "--b", "ref", "--dump-ids", ids], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([sys.executable, ROOT / "tools/ort_observe.py", tmp_path / "m.onnx", ids, out], check=True)
     svg = tmp_path / "depth.svg"
@@ -332,6 +333,25 @@ def test_compare_with_onnx_runtime(tmp_path):
     assert len(report["activations"]) == 1 + 7 * 12 + 2 and max(a["relative_l2"] for a in report["activations"]) < 1e-4
     xml.etree.ElementTree.parse(svg)
     tensors = load_file(out)
+    # Either side may be the file: the other is held against ONNX Runtime, or two of its runs against each other.
+    done = subprocess.run([*compare, "--a", f"file:{out}", "--b", "cpu:fp32"], capture_output=True, text=True)
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["b"] == "cpu:fp32" and len(report["activations"]) == 1 + 7 * 12 + 2
+    spoilt = tmp_path / "spoilt.safetensors"
+    save_file({k: v + (k == "3.ln1") for k, v in tensors.items()}, spoilt)
+    done = subprocess.run([*compare, "--a", f"file:{out}", "--b", f"file:{spoilt}", "--html", page, "--svg", svg],
+                          capture_output=True, text=True)
+    report = json.loads(done.stdout)
+    names = [a["name"] for a in report["activations"]]
+    assert done.returncode == 1 and report["first_past"] == "3.ln1" and names[:3] == ["emb", "0.qkv", "0.ctx"] and names[-1] == "logits"
+    assert {a["name"] for a in report["activations"] if a["relative_l2"] > 0} == {"3.ln1"}
+    tree = xml.etree.ElementTree.fromstring(page.read_text().split("\n", 1)[1])
+    rows = [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")]
+    assert [r[0] for r in rows[1:]] == names and "&" not in rows[1][4] and rows[1][4].startswith("(0, 0)")
+    assert len(list(tree.iter("{http://www.w3.org/2000/svg}polyline"))) == 7 and "first past it: 3.ln1" in page.read_text()
+    assert [r.get("class") for r in tree.iter("tr")].count("past") == 1
+    bisect = [*compare, "--a", f"file:{out}", "--b", "cpu:int8", "--bisect", "1000"]
+    assert json.loads(subprocess.run(bisect, capture_output=True, text=True, check=True).stdout)["keep"] == []
     tensors["7.ffn_mid"][3, 100] += 5
     save_file(tensors, out)
     done = subprocess.run([*compare, "--b", f"file:{out}"], capture_output=True, text=True)
