@@ -43,7 +43,7 @@ def test_flags_that_do_not_go_together(flags, says):
 
 
 def test_a_stale_engine_is_refused_with_the_reason(tmp_path):
-    for command in (SCORE, ("info", "-m", MODEL), ("bench", "-m", MODEL)):
+    for command in (SCORE, ("info", "-m", MODEL), ("bench", "-m", MODEL), ("serve", "-m", MODEL, "--port", "0")):
         assert "e.plan was made from other weights (0123456789abcdef) than this model's (" in run(*command, "--engine", engine(tmp_path))
 
 
@@ -55,6 +55,17 @@ def test_a_file_that_is_not_the_manifests_is_refused(tmp_path):
 
 def test_a_manifest_of_another_version_names_the_remedy(tmp_path):
     assert "rerank build" in run(*SCORE, "--engine", engine(tmp_path, rerank_engine=1))
+
+
+def test_where_tensorrt_is_missing_the_rest_runs_and_info_says_how_to_get_it(tmp_path):
+    """With the module or without: what it lacks is said, and nothing else is hurt."""
+    env = {k: v for k, v in os.environ.items() if k != "RERANK_TRT_LIB"}
+    with_module = (ROOT / os.environ.get("BUILD", "build") / "librerank-trt.so").exists()
+    info = subprocess.run([RERANK, "info", "-m", MODEL, "--trt-lib", tmp_path], capture_output=True, text=True, env=env)
+    said = next(line for line in info.stdout.splitlines() if " trt " in f" {line} ")
+    assert info.returncode == 0 and ("pip install tensorrt-rtx-cu13-libs" if with_module else "make trt TRT=/path") in said, said
+    build = run("build", "-m", MODEL, "-o", tmp_path / "e", "--trt-lib", tmp_path)
+    assert ("pip install tensorrt-rtx-cu13-libs" if with_module else "make trt TRT=/path") in build and not list(tmp_path.iterdir())
 
 
 def test_build_takes_no_engine():
