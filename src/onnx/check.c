@@ -14,7 +14,8 @@
 typedef struct op_row {
     const char *name;
     int         since, min_in, max_in, min_out, max_out, deprecated;
-    const char *attrs; /* comma separated, ! before required ones */
+    const char *attrs;       /* comma separated, ! before required ones */
+    uint32_t    in_types[9]; /* bit (1 << element type) for each that the input takes; 0 = any */
 } op_row;
 
 static const op_row ops[] = {
@@ -388,8 +389,18 @@ static void check_attributes(checker *c, const RrOnnx__Node *node, const op_row 
     }
 }
 
-/* Arity and attributes against the opset; 0 when the operator is unknown. */
-static int check_operator(checker *c, const RrOnnx__Node *node) {
+static void check_types(checker *c, const RrOnnx__Node *node, value *const *in, const op_row *op) {
+    for (size_t i = 0; i < node->n_input && i < sizeof op->in_types / sizeof *op->in_types; i++) {
+        const int type = in[i] ? in[i]->type : 0;
+
+        if (op->in_types[i] && rr__onnx_type_name(type) && !(op->in_types[i] >> type & 1))
+            rr__check_say(c, RR__ONNX_FAULT, "\"%.120s\" is %s, which %s-%d does not take here",
+                          in[i]->name, rr__onnx_type_name(type), op->name, op->since);
+    }
+}
+
+/* Arity, attributes and types against the opset; 0 when the operator is unknown. */
+static int check_operator(checker *c, const RrOnnx__Node *node, value *const *in) {
     const op_row *any, *op = find_op(node->op_type, c->opset, &any);
 
     if (!any) {
@@ -411,6 +422,7 @@ static int check_operator(checker *c, const RrOnnx__Node *node) {
         rr__check_say(c, RR__ONNX_FAULT, "%zu outputs; %s-%d gives %d to %d", node->n_output,
                       op->name, op->since, op->min_out, op->max_out);
     check_attributes(c, node, op);
+    check_types(c, node, in, op);
     return 1;
 }
 
@@ -438,7 +450,7 @@ static void check_node(checker *c, const RrOnnx__Node *node) {
         }
     }
     if (standard)
-        complete &= check_operator(c, node);
+        complete &= check_operator(c, node, in);
     else
         rr__check_say(c, RR__ONNX_NOTE, "operator of domain \"%.60s\" was not checked",
                       node->domain);

@@ -150,6 +150,35 @@ Test(check, operators_against_the_opset) {
     expect_fault(&g, "1 inputs; MatMul-13 takes 2 to 2");
 }
 
+Test(check, types_against_the_opset) {
+    const float one = 1;
+
+    for (int32_t opset = 13; opset <= 17; opset += 4) { /* Where takes bf16 from 16 on */
+        rr__graph g;
+
+        build(&g, opset);
+        rr__graph_floats(&g, "one", ONNX_BFLOAT16, &one, 1, 0);
+        rr__graph_op(&g, "Cast", "which", "ids");
+        rr__graph_attr_int(&g, "to", ONNX_BOOL);
+        rr__graph_op(&g, "Where", "chosen", "which", "one", "one");
+        if (opset < 16) {
+            expect_fault(&g, "\"one\" is BFLOAT16, which Where-9 does not take here");
+        } else {
+            findings f;
+
+            check(&g, &f);
+            cr_assert_eq(f.n_fault, 0, "%s", f.text);
+        }
+    }
+    {
+        rr__graph g;
+
+        build(&g, 17);
+        rr__graph_op(&g, "Sqrt", "root", "ids");
+        expect_fault(&g, "\"ids\" is INT64, which Sqrt-13 does not take here");
+    }
+}
+
 Test(check, initializers_in_bounds) {
     rr__graph g;
 
