@@ -352,6 +352,11 @@ def test_compare_with_onnx_runtime(tmp_path):
     assert [r.get("class") for r in tree.iter("tr")].count("past") == 1
     bisect = [*compare, "--a", f"file:{out}", "--b", "cpu:int8", "--bisect", "1000"]
     assert json.loads(subprocess.run(bisect, capture_output=True, text=True, check=True).stdout)["keep"] == []
+    save_file({"emb": tensors["emb"][:3], "0.qkv": tensors["0.qkv"][:, :7].copy(), "logits": tensors["head"]}, spoilt)
+    for flags, says in ((["--b", "cpu:fp32"], "no activation of B has a counterpart in A"),
+                        (["--b", "cpu:int8", "--bisect", "1"], "has no logits of these pairs")):
+        done = subprocess.run([*compare, "--a", f"file:{spoilt}", *flags], capture_output=True, text=True)
+        assert done.returncode == 1 and says in done.stderr, done.stderr
     tensors["7.ffn_mid"][3, 100] += 5
     save_file(tensors, out)
     done = subprocess.run([*compare, "--b", f"file:{out}"], capture_output=True, text=True)
