@@ -120,7 +120,16 @@ def of_all(results):
 
 
 def by_set(results, sets):
-    """Of every precision, and of the best calibration of each kind, what it does to each set."""
+    """What every variant does to each set: change of nDCG@10, tau."""
+    rows = [["", *sets]]
+    for v, queries in results.items():
+        here = [[q for q in queries if q["set"] == s] for s in sets]
+        rows.append([v.name, *(f"{np.mean(column(q, 'ndcg10')):+.1f}, {np.mean(column(q, 'tau')):.2f}" for q in here)])
+    table(rows)
+
+
+def best_by_set(results, sets):
+    """Of every precision, and of the best calibration of each kind, the same with intervals."""
     best = {}
     for v, queries in results.items():
         kind = (v.precision, bool(v.method), bool(v.smooth)) if v.method else v
@@ -189,6 +198,7 @@ def main():
     results = {v: contrast(done[fp32].result(), done[v].result()) for v in todo}
     print(f"{args.backend}, {len(args.sets)} sets, {args.queries} queries of {args.candidates} candidates each, beside fp32\n")
     of_all(results)
+    best_by_set(results, args.sets)
     by_set(results, args.sets)
     if args.plot:
         plot(results, ROOT / "docs/img/quantization.svg")
