@@ -18,6 +18,7 @@ static rr_status load(rr_engine *e, const rr_engine_opts *o, rr_error *err) {
 
     if (s != RR_OK)
         return s;
+    all = all && !one;
     if (one || all) {
         n = one ? 1 : RR__MAX_DEVICES;
         for (int32_t i = 0; i < n; i++)
@@ -34,7 +35,7 @@ static rr_status load(rr_engine *e, const rr_engine_opts *o, rr_error *err) {
         }
         if (all && i > 0 && s == RR_E_ARG)
             break; /* the ordinals end here */
-        if (!all || one)
+        if (!all)
             return rr__fail(err, s, "%s", why.text);
         if (!e->left_out[0]) {
             first = s;

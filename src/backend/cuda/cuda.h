@@ -87,8 +87,8 @@ typedef struct rr__cu_slot {
     char       *stage_dev, *stage_host; /* rr__cu_staging of the largest shape */
     float      *logits_host;            /* [s] pinned                          */
     int32_t     n_seq;
-    cudaEvent_t uploaded, soon, done; /* soon: of a batch so small that a thread may spin */
-    int32_t     small;
+    cudaEvent_t uploaded, spun_on, slept_on;
+    cudaEvent_t end; /* of the batch: one of the last two */
     int32_t     n_graph;
     struct {
         rr__cu_shape    shape;

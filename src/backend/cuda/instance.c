@@ -82,7 +82,7 @@ static rr_status start(rr__cu_instance *r, const rr__batch *b, rr__cu_watcher *w
         return rr__fail(err, RR_E_ARG, "cuda: two batches are under way already");
     RR__CU_TRY(cudaSetDevice(r->w->opts.device), err);
     slot->n_seq = b->n_seq;
-    slot->small = i < slot->n_graph;
+    slot->end = i < slot->n_graph ? slot->spun_on : slot->slept_on;
     rr__cu_stage(r->w, b, staged, slot->stage_host, r->order);
     if (i < slot->n_graph)
         RR__CU_TRY(cudaGraphLaunch(slot->graph[i].exec, r->stream), err);
@@ -90,7 +90,7 @@ static rr_status start(rr__cu_instance *r, const rr__batch *b, rr__cu_watcher *w
         RR__TRY(enqueue_behind(r, slot, &shape, err));
     else
         RR__TRY(enqueue(r, slot, &shape, watch, err));
-    RR__CU_TRY(cudaEventRecord(slot->small ? slot->soon : slot->done, r->stream), err);
+    RR__CU_TRY(cudaEventRecord(slot->end, r->stream), err);
     atomic_store(&r->started, n + 1);
     return RR_OK;
 }
@@ -111,7 +111,7 @@ rr_status rr__cu_finish(void *instance, float *logits, rr_error *err) {
     if (n == atomic_load(&r->started))
         return rr__fail(err, RR_E_ARG, "cuda: no batch is under way");
     if (e == cudaSuccess)
-        e = cudaEventSynchronize(slot->small ? slot->soon : slot->done);
+        e = cudaEventSynchronize(slot->end);
     if (e == cudaSuccess)
         memcpy(logits, slot->logits_host, (size_t)slot->n_seq * sizeof *logits);
     atomic_store(&r->finished, n + 1); /* failed or not, its slot is free */
@@ -228,9 +228,10 @@ static rr_status open_slot(rr__cu_slot *slot, const rr__cu_shape *c, rr_error *e
     RR__CU_TRY(cudaMallocHost((void **)&slot->stage_host, rr__cu_staging_at(NULL, c).bytes), err);
     RR__CU_TRY(cudaMallocHost((void **)&slot->logits_host, (size_t)c->s * sizeof(float)), err);
     RR__CU_TRY(cudaEventCreateWithFlags(&slot->uploaded, cudaEventDisableTiming), err);
-    RR__CU_TRY(cudaEventCreateWithFlags(&slot->soon, cudaEventDisableTiming), err);
+    RR__CU_TRY(cudaEventCreateWithFlags(&slot->spun_on, cudaEventDisableTiming), err);
     RR__CU_TRY(
-        cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming | cudaEventBlockingSync), err);
+        cudaEventCreateWithFlags(&slot->slept_on, cudaEventDisableTiming | cudaEventBlockingSync),
+        err);
     return RR_OK;
 }
 
@@ -239,10 +240,10 @@ static void close_slot(rr__cu_slot *slot) {
         cudaGraphExecDestroy(slot->graph[i].exec);
     if (slot->uploaded)
         cudaEventDestroy(slot->uploaded);
-    if (slot->soon)
-        cudaEventDestroy(slot->soon);
-    if (slot->done)
-        cudaEventDestroy(slot->done);
+    if (slot->spun_on)
+        cudaEventDestroy(slot->spun_on);
+    if (slot->slept_on)
+        cudaEventDestroy(slot->slept_on);
     cudaFreeHost(slot->stage_host);
     cudaFreeHost(slot->logits_host);
 }

@@ -75,7 +75,9 @@ typedef struct rr__cu_gemm {
     float       out_scale; /* 1, or 1/64 before a LayerNorm in fp16, or what fills E4M3     */
 } rr__cu_gemm;
 
-#define RR__CU_SPLIT_SIZE (2 * 66 * 64 * 64)
+/* Up to so many tiles of 64 x 64, half of Hopper's multiprocessors, k is worth splitting. */
+#define RR__CU_SPLIT_TILES 66
+#define RR__CU_SPLIT_SIZE  (2 * RR__CU_SPLIT_TILES * 64 * 64)
 
 /* GELU to E4M3 is computed in fp16, where 1 / out_scale between these is exact and loses nothing
  * that 65,504 holds. */

@@ -225,20 +225,20 @@ __global__ void __launch_bounds__(32 * CHUNKS) spread_kernel(rr__cu_norm p) {
                 v[e] += bias[e] + (s[0][e] + s[1][e]);
         }
     }
-    auto all = [&](int i, float x) { /* what the lane's chunks say, in order of the columns */
-                                     part[i][warp][lane] = x;
-                                     __syncthreads();
+    auto tell = [&](int i, float x) {
+        part[i][warp][lane] = x;
+        __syncthreads();
     };
-    auto sum = [&](int i) {
+    auto sum = [&](int i) { /* a lane's chunks in order of the columns, as norm_kernel adds them */
         float x = 0;
 #pragma unroll
         for (int w = 0; w < CHUNKS; w++)
             x += part[i][w][lane];
         return rr_warp_sum(x);
     };
-    all(0, sum8(v));
+    tell(0, sum8(v));
     mean = sum(0) / p.d;
-    all(1, inside ? squares8(v, mean) : 0);
+    tell(1, inside ? squares8(v, mean) : 0);
     rstd = rsqrtf(sum(1) / p.d + p.eps);
     if (inside) {
         normalise8(v, mean, rstd, g, b);
@@ -258,7 +258,7 @@ __global__ void __launch_bounds__(32 * CHUNKS) spread_kernel(rr__cu_norm p) {
 #pragma unroll
         for (int e = 0; e < 8; e++)
             top = fmaxf(top, fabsf(v[e]));
-        all(2, top);
+        tell(2, top);
 #pragma unroll
         for (int w = 0; w < CHUNKS; w++)
             top = fmaxf(top, part[2][w][lane]);
@@ -349,19 +349,19 @@ __global__ void __launch_bounds__(32 * WARPS)
 
     auto load = [&](int at) { /* every lane comes here, those past the end get zeros */
 #pragma unroll
-                              for (int e = 0; e < 8; e++)
-                                  v[e] = 0;
-                              if (at >= cols)
-                                  return;
-                              rr_load8(in + (size_t)row * ld + at, v);
-                              if (to.inv_smooth) {
-                                  float s[8];
+        for (int e = 0; e < 8; e++)
+            v[e] = 0;
+        if (at >= cols)
+            return;
+        rr_load8(in + (size_t)row * ld + at, v);
+        if (to.inv_smooth) {
+            float s[8];
 
-                                  rr_load8(to.inv_smooth + at, s);
+            rr_load8(to.inv_smooth + at, s);
 #pragma unroll
-                                  for (int e = 0; e < 8; e++)
-                                      v[e] *= s[e];
-                              }
+            for (int e = 0; e < 8; e++)
+                v[e] *= s[e];
+        }
     };
     rr_wait_before();
     if (row >= rows)

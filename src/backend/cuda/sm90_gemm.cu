@@ -435,5 +435,5 @@ extern "C" cudaError_t rr__cu_gemm_sm90(const rr__cu_gemm *g, cudaStream_t strea
 }
 
 extern "C" int rr__cu_gemm_sm90_splits(const rr__cu_gemm *g) {
-    return tiles_of(g, 64, 64) <= 66 && g->k * (g->type == RR__CU_E4M3 ? 1 : 2) > 256;
+    return tiles_of(g, 64, 64) <= RR__CU_SPLIT_TILES && g->k * (g->type == RR__CU_E4M3 ? 1 : 2) > 256;
 }
