@@ -1,4 +1,5 @@
 """A server under test: start it on a free port, talk to it, stop it."""
+import http.client
 import json
 import os
 import signal
@@ -59,12 +60,23 @@ class Server:
 
     def request(self, method, path, body=None, headers=None, timeout=30):
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        if self.url.startswith("unix:"):
+            return self.request_over_unix(method, path, data, headers or {}, timeout)
         req = urllib.request.Request(self.url + path, data, headers or {}, method=method)
         try:
             with urllib.request.urlopen(req, timeout=timeout) as r:
                 return Answer(r.status, r.headers, r.read())
         except urllib.error.HTTPError as e:
             return Answer(e.code, e.headers, e.read())
+
+    def request_over_unix(self, method, path, data, headers, timeout):
+        c = http.client.HTTPConnection("localhost")
+        c.sock = socket.socket(socket.AF_UNIX)
+        c.sock.settimeout(timeout)
+        c.sock.connect(self.url.removeprefix("unix:"))
+        c.request(method, path, data, {"Connection": "close", **headers})
+        r = c.getresponse()
+        return Answer(r.status, r.headers, r.read())
 
     def get(self, path, **kw):
         return self.request("GET", path, **kw)
