@@ -148,14 +148,13 @@ static void hold_against(void *user, const rr__activation *b) {
 
 /* The i-th activation that a pass of that many layers shows, or NULL behind the last. */
 static const char *activation_name(int32_t n_layer, int32_t i, char out[32]) {
-    static const char *const role[] = {"qkv",     "ctx",     "attn_out", "ln1",
-                                       "ffn_mid", "ffn_out", "ln2"};
+    const int32_t n = RR__N_LAYER_OUTPUT, head = n * n_layer + 1;
 
     if (i == 0)
         return "emb";
-    if (i > 7 * n_layer)
-        return i == 7 * n_layer + 1 ? "head" : i == 7 * n_layer + 2 ? "logits" : NULL;
-    snprintf(out, 32, "%d.%s", (int)(i - 1) / 7, role[(i - 1) % 7]);
+    if (i >= head)
+        return i == head ? "head" : i == head + 1 ? "logits" : NULL;
+    snprintf(out, 32, "%d.%s", (int)((i - 1) / n), rr__layer_output[(i - 1) % n]);
     return out;
 }
 

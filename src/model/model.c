@@ -290,6 +290,9 @@ void rr__model_close(rr__model *model) {
     free(om);
 }
 
+const char *const rr__layer_output[RR__N_LAYER_OUTPUT] = {"qkv",     "ctx",     "attn_out", "ln1",
+                                                          "ffn_mid", "ffn_out", "ln2"};
+
 void rr__model_positions(const rr__model *m, const int32_t *tok, int32_t n, int32_t *pos) {
     int32_t next = m->pos_offset;
 

@@ -63,6 +63,11 @@ typedef struct rr__model {
 rr_status rr__model_open(const char *dir, rr__model **out, rr_error *err);
 void      rr__model_close(rr__model *model);
 
+/* What a layer computes, by name, in this order: qkv [.., 3d], ctx, attn_out, ln1 [.., d], ffn_mid
+ * [.., f] (after GELU), ffn_out, ln2 [.., d]. */
+enum { RR__LAYER_QKV = 0, RR__LAYER_FFN_MID = 4, RR__N_LAYER_OUTPUT = 7 };
+extern const char *const rr__layer_output[RR__N_LAYER_OUTPUT];
+
 /* Rows of the position table for one sequence of n <= max_length tokens. */
 void rr__model_positions(const rr__model *m, const int32_t *tok, int32_t n, int32_t *pos);
 

@@ -381,15 +381,13 @@ static void interface(exporter *x) {
 /* Every activation of backend.h as an output, for comparing runtimes layer by layer. */
 static void all_outputs(exporter *x) {
     static const char *const axes[] = {"batch_size", "sequence_length", NULL};
-    static const char *const name[] = {"qkv",     "ctx",     "attn_out", "ln1",
-                                       "ffn_mid", "ffn_out", "ln2"};
     int64_t d = x->m->d_model, f = x->m->d_ff, dims[3] = {-1, -1, d}, head_dims[2] = {-1, d};
 
     rr__graph_output(x->g, "emb", x->type, 3, dims, axes);
     for (int l = 0; l < x->m->n_layer; l++)
-        for (int i = 0; i < 7; i++) {
-            dims[2] = i == 0 ? 3 * d : i == 4 ? f : d;
-            rr__graph_output(x->g, fmt(x, l, name[i]), x->type, 3, dims, axes);
+        for (int i = 0; i < RR__N_LAYER_OUTPUT; i++) {
+            dims[2] = i == RR__LAYER_QKV ? 3 * d : i == RR__LAYER_FFN_MID ? f : d;
+            rr__graph_output(x->g, fmt(x, l, rr__layer_output[i]), x->type, 3, dims, axes);
         }
     rr__graph_output(x->g, "head", x->type, 2, head_dims, axes);
 }
