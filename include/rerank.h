@@ -116,8 +116,8 @@ typedef struct rr_engine_opts {
     uint64_t      memory_limit;     /* device bytes this engine may take; 0 = what is free      */
     int64_t       cache_tokens;     /* document-token cache, in 4-byte units of ids and text;
                                        0 = 4 Mi, -1 = none                                      */
-    int32_t       fast;             /* cuda: 1 = k of small batches is split; the last bits of a
-                                       score then depend on the size of its batch                */
+    int32_t       fast;             /* cuda: 1 = sums of small batches are split; the last bits of
+                                       a score then depend on the size of its batch              */
 } rr_engine_opts;
 
 /* Per request. Zero means "the engine's default". A request whose deadline cannot be met, by what is

@@ -300,7 +300,8 @@ static rr__cu_attention attention_of(const pass *p, const part *at, const rr__cu
                               .tile = at->tile,
                               .ctx = fp8 ? x8 : x,
                               .ld_ctx = fp8 ? d : ld,
-                              .out_scale = fp8 ? 1 / o->in_scale : 1};
+                              .out_scale = fp8 ? 1 / o->in_scale : 1,
+                              .fast = p->w->opts.fast};
 }
 
 /* ctx [n, d] at x for o: in int8 it is quantised here, in fp8 attention has done so. */

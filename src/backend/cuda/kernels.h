@@ -113,6 +113,7 @@ typedef struct rr__cu_attention {
     void              *ctx;   /* [n, d] stride ld_ctx; may be the q part of qkv (in place)  */
     int32_t            ld_ctx;
     float              out_scale; /* ctx is multiplied by this before rounding (E4M3), else 1   */
+    int32_t            fast;      /* rr__cu_attention_sm90: the keys of few rows may be split   */
 } rr__cu_attention;
 
 #define RR__CU_TILE_MMA  64  /* query rows of a tile of rr__cu_attention_mma  */

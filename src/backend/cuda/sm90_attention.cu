@@ -1,13 +1,15 @@
 /* sm90_attention.cu - ctx = softmax(q k^T / 8) v within each sequence, on Hopper, 64 wide heads.
  *
  * A block has 128 query rows of one head, a warpgroup 64 of them (none, if the sequence ends
- * before); in batches too small to fill the card each warpgroup is a block of its own. Keys and values come in blocks of 64 through a ring of stages, filled by one thread with
- * bulk tensor copies. Scores and context stay in registers; the running maximum and sum of a row
- * are rescaled as blocks come (exp2, the scale folded in). Two blocks share a multiprocessor, so
- * that of four warpgroups some multiply while others take exponentials.
+ * before); in batches too small to fill the card each warpgroup is a block of its own, or, in fast,
+ * shares its rows with another that takes the second half of the keys. Keys and values come in
+ * blocks of 64 through a ring of stages, filled by one thread with bulk tensor copies. Scores and
+ * context stay in registers; the running maximum and sum of a row are rescaled as blocks come (exp2,
+ * the scale folded in). Two blocks share a multiprocessor, so that of four warpgroups some multiply
+ * while others take exponentials.
  *
- * The bits of a row depend on its sequence only: the blocks of keys are the same in any batch, and
- * what lies beyond the sequence's end is replaced by zeros before it is multiplied.
+ * The bits of a row depend on its sequence only (but for fast): the blocks of keys are the same in
+ * any batch, and what lies beyond the sequence's end is replaced by zeros before it is multiplied.
  * 4 flops and 1 exp2 a (query, key) and dimension or pair; at width 64 the exponentials take as
  * long as the products. */
 #include "kernels.h"
@@ -17,10 +19,17 @@
 namespace {
 
 enum { APART = 264 }; /* up to so many warpgroups each is a block of its own */
-enum { KEYS = 64, STAGES = 4, TILE = KEYS * 128 };
-constexpr int smem_for(int warpgroups) {
-    return warpgroups * 64 * 128 + STAGES * 2 * TILE + 128;
-}
+enum { KEYS = 64, TILE = KEYS * 128 };
+
+/* What a block is: two warpgroups with 64 rows each, one, or two with the same 64 rows, but half of
+ * the keys and a ring each. */
+enum { PAIR, SINGLE, HALVES };
+template <int MODE> struct Plan {
+    static const int WARPGROUPS = MODE == SINGLE ? 1 : 2, RINGS = MODE == HALVES ? 2 : 1;
+    static const int ROWS = MODE == PAIR ? 128 : 64, STAGES = MODE == HALVES ? 3 : 4;
+    static const int RING = STAGES * 2 * TILE, QUERIES = ROWS * 128;
+    static const int SMEM = QUERIES + RINGS * RING + 128;
+};
 
 struct Args {
     const int32_t     *cu;
@@ -106,6 +115,29 @@ template <class T, class Out> struct Rows {
             for (int h = 0; h < 2; h++)
                 p[j / 2][j % 2 * 2 + h] = pack(s[4 * j + 2 * h], s[4 * j + 2 * h + 1], T());
     }
+    /* This thread's part of what the other half of the keys made: from one warpgroup to the other
+     * through shared memory, [36, 128 threads]. */
+    __device__ __forceinline__ void hand_over(float *box) const {
+#pragma unroll
+        for (int i = 0; i < 32; i++)
+            box[i * 128] = o[i];
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            box[(32 + h) * 128] = l[h], box[(34 + h) * 128] = m[h];
+    }
+    __device__ __forceinline__ void join(const float *box) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const float other = box[(34 + h) * 128], top = fmaxf(m[h], other);
+            const float mine = exp2_fast(m[h] - top), its = exp2_fast(other - top);
+            l[h] = l[h] * mine + box[(32 + h) * 128] * its;
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+#pragma unroll
+                for (int i = 2 * h; i < 2 * h + 2; i++)
+                    o[4 * j + i] = o[4 * j + i] * mine + box[(4 * j + i) * 128] * its;
+        }
+    }
     /* The context through shared memory (the warpgroup's own queries, read by now) to 16-byte
      * stores; only rows of the sequence. */
     __device__ __forceinline__ void store(const Args &g, uint32_t smem, int token, int rows,
@@ -158,58 +190,70 @@ __device__ __forceinline__ void clear_values(uint32_t v, int keys, int warpgroup
     sync_some(1 + warpgroup, 128);
 }
 
-template <class T, class Out, int WARPGROUPS>
-__global__ void __launch_bounds__(128 * WARPGROUPS, 2)
+template <class T, class Out, int MODE>
+__global__ void __launch_bounds__(128 * Plan<MODE>::WARPGROUPS, 2)
     attention(const __grid_constant__ CUtensorMap map, const Args g) {
     extern __shared__ __align__(1024) uint8_t raw[];
-    const uint32_t smem = smem_of(raw), ring = smem + WARPGROUPS * 64 * 128;
-    const uint32_t full = ring + STAGES * 2 * TILE, empty = full + 8 * STAGES;
-    const uint32_t ready = empty + 8 * STAGES; /* the queries */
+    typedef Plan<MODE> P;
+    const int      STAGES = P::STAGES;
     const int      warpgroup = threadIdx.x / 128, lane = threadIdx.x & 31;
+    const int      half = MODE == HALVES ? warpgroup : 0; /* of the keys */
+    const uint32_t smem = smem_of(raw), rings = smem + P::QUERIES;
+    const uint32_t ring = rings + half * P::RING;
+    const uint32_t ready = rings + P::RINGS * P::RING; /* the queries */
+    const uint32_t full = ready + 8 + half * 16 * STAGES, empty = full + 8 * STAGES;
+    const bool     filler = threadIdx.x == half * 128;
 
     let_later_kernels_start();
     /* Tiles and offsets are of the upload, which ended before the first kernel of the pass began. */
     const int         head = blockIdx.x % g.n_head, place = blockIdx.x / g.n_head;
-    const rr__cu_tile tile = g.tile[WARPGROUPS == 2 ? place : place / 2];
+    const rr__cu_tile tile = g.tile[MODE == PAIR ? place : place / 2];
     if (tile.seq < 0)
         return;
     const int start = g.cu[tile.seq], len = g.cu[tile.seq + 1] - start;
-    const int row0 = tile.row + (WARPGROUPS == 2 ? 0 : place % 2 * 64);
+    const int row0 = tile.row + (MODE == PAIR ? 0 : place % 2 * 64);
     if (row0 >= len)
         return;
-    const int blocks = (len + KEYS - 1) / KEYS;
-    const int groups = WARPGROUPS == 2 && row0 + 64 < len ? 2 : 1;
-    if (threadIdx.x == 0) {
+    const int all = (len + KEYS - 1) / KEYS, second = all / 2; /* blocks of keys; of the second half */
+    const int first = half ? all - second : 0;
+    const int blocks = MODE != HALVES ? all : half ? second : all - second;
+    const int groups = MODE == PAIR && row0 + 64 < len ? 2 : 1;
+    if (filler) {
         if (smem & 1023)
             asm volatile("trap;");
         for (int i = 0; i < STAGES; i++) {
             bar_init(full + 8 * i, 1);
             bar_init(empty + 8 * i, 4 * groups);
         }
-        bar_init(ready, 1);
+        if (threadIdx.x == 0)
+            bar_init(ready, 1);
         fence_bar_init();
         prefetch_map(&map);
     }
     wait_for_earlier_kernels();
-    auto fill = [&](int i) { /* by thread 0 */
+    auto fill = [&](int i) { /* by the filler */
                              uint32_t bar = full + 8 * (i % STAGES),
                                       k = ring + i % STAGES * 2 * TILE;
                              bar_expect(bar, 2 * TILE);
-                             tma_load(k, &map, bar, g.d + head * 64, start + i * KEYS);
-                             tma_load(k + TILE, &map, bar, 2 * g.d + head * 64, start + i * KEYS);
+                             tma_load(k, &map, bar, g.d + head * 64, start + (first + i) * KEYS);
+                             tma_load(k + TILE, &map, bar, 2 * g.d + head * 64,
+                                      start + (first + i) * KEYS);
     };
     if (threadIdx.x == 0) {
         bar_expect(ready, groups * 64 * 128);
         for (int i = 0; i < groups; i++)
             tma_load(smem + i * 64 * 128, &map, ready, head * 64, start + row0 + i * 64);
+    }
+    if (filler) {
         for (int i = 0; i < STAGES && i < blocks; i++)
             fill(i);
     }
     __syncthreads();
-    if (warpgroup >= groups)
+    if (MODE == PAIR ? warpgroup >= groups : blocks == 0)
         return;
 
-    const uint32_t queries = smem + warpgroup * 64 * 128;
+    const int      at = MODE == PAIR ? warpgroup * 64 : 0; /* of the block's rows */
+    const uint32_t queries = smem + at * 128;
     const uint64_t desc_q = tile_desc(queries);
     Rows<T, Out>   rows;
     float          s[KEYS / 2];
@@ -229,7 +273,7 @@ __global__ void __launch_bounds__(128 * WARPGROUPS, 2)
     };
     /* The scores of the next block are asked for before this block's values are gathered, and
      * weighed while that goes on. */
-    const int last = blocks - 1, keys = len - last * KEYS;
+    const int last = blocks - 1, left = len - (first + last) * KEYS, keys = left < KEYS ? left : KEYS;
     bar_wait(full, 0);
     wgmma_fence();
     score(0);
@@ -258,7 +302,7 @@ __global__ void __launch_bounds__(128 * WARPGROUPS, 2)
         }
         if (lane == 0)
             bar_arrive(empty + 8 * (i % STAGES));
-        if (threadIdx.x == 0 && i > 0 && i - 1 + STAGES < blocks) {
+        if (filler && i > 0 && i - 1 + STAGES < blocks) {
             bar_wait(empty + 8 * ((i - 1) % STAGES), (i - 1) / STAGES & 1);
             fill(i - 1 + STAGES);
         }
@@ -271,19 +315,28 @@ __global__ void __launch_bounds__(128 * WARPGROUPS, 2)
     gather(last);
     wgmma_commit();
     wgmma_wait<0>();
-    rows.store(g, queries, start + row0 + warpgroup * 64, len - row0 - warpgroup * 64, head,
-               warpgroup, lane);
+    if (MODE == HALVES && second > 0) {
+        float *box = (float *)(raw + P::QUERIES + P::RING) + (threadIdx.x & 127);
+        if (half)
+            rows.hand_over(box);
+        sync_some(3, 256);
+        if (half)
+            return;
+        rows.join(box);
+    }
+    rows.store(g, queries, start + row0 + at, len - row0 - at, head, warpgroup, lane);
 }
 
-template <class T, class Out, int WARPGROUPS>
+template <class T, class Out, int MODE>
 cudaError_t launch_with(const rr__cu_attention *a, CUtensorMapDataType type, cudaStream_t stream) {
     static rr__sm90_once ready;
+    typedef Plan<MODE>   P;
     CUtensorMap          map;
     const int            d = a->n_head * 64;
     cudaError_t          e = rr__sm90_map(&map, type, 2, a->qkv, a->n_row, 3 * d, 3 * d, KEYS);
     if (e == cudaSuccess && !ready.here())
-        e = cudaFuncSetAttribute(attention<T, Out, WARPGROUPS>,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize, smem_for(WARPGROUPS));
+        e = cudaFuncSetAttribute(attention<T, Out, MODE>,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, P::SMEM);
     if (e != cudaSuccess)
         return e;
     ready.here() = 1;
@@ -292,19 +345,21 @@ cudaError_t launch_with(const rr__cu_attention *a, CUtensorMapDataType type, cud
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t c = {};
-    c.gridDim = dim3((unsigned)(a->n_tile * a->n_head * (WARPGROUPS == 2 ? 1 : 2)));
-    c.blockDim = dim3(128 * WARPGROUPS);
-    c.dynamicSmemBytes = smem_for(WARPGROUPS);
+    c.gridDim = dim3((unsigned)(a->n_tile * a->n_head * (MODE == PAIR ? 1 : 2)));
+    c.blockDim = dim3(128 * P::WARPGROUPS);
+    c.dynamicSmemBytes = P::SMEM;
     c.stream = stream;
     c.attrs = &early;
     c.numAttrs = 1;
-    return cudaLaunchKernelEx(&c, attention<T, Out, WARPGROUPS>, map, (const Args)args);
+    return cudaLaunchKernelEx(&c, attention<T, Out, MODE>, map, (const Args)args);
 }
 
 template <class T, class Out>
 cudaError_t launch(const rr__cu_attention *a, CUtensorMapDataType type, cudaStream_t stream) {
-    return (int64_t)a->n_row * a->n_head <= APART * 64 ? launch_with<T, Out, 1>(a, type, stream)
-                                                       : launch_with<T, Out, 2>(a, type, stream);
+    if ((int64_t)a->n_row * a->n_head > APART * 64)
+        return launch_with<T, Out, PAIR>(a, type, stream);
+    return a->fast ? launch_with<T, Out, HALVES>(a, type, stream)
+                   : launch_with<T, Out, SINGLE>(a, type, stream);
 }
 
 } // namespace
