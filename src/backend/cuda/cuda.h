@@ -16,7 +16,8 @@
 #include <stdatomic.h>
 
 /* A linear layer on the device. Where it is E4M3 or S8, so are the rows it reads: value = scale *
- * what is stored, after smoothing. */
+ * what is stored, after smoothing. Products and LayerNorms take rows in the order opposite to that of
+ * what wrote them, so that they begin with those still in the L2. */
 typedef struct rr__cu_linear {
     rr__cu_type type; /* weights.act, E4M3 or S8                                         */
     int32_t     n, k;
@@ -26,6 +27,7 @@ typedef struct rr__cu_linear {
     float      *inv_smooth; /* [k] what its rows are multiplied by, or NULL               */
     float       in_scale;   /* of all rows: from a calibration or a bound; 1 where nothing
                                is quantised; 0: each row has its own                       */
+    int         backward;   /* rows from the last to the first                            */
 } rr__cu_linear;
 
 typedef struct rr__cu_layer {

@@ -164,7 +164,8 @@ static rr__cu_gemm gemm_of(const rr__cu_linear *l, rows a, int32_t m, rr__cu_epi
                          .d = d,
                          .lda = a.ld,
                          .ldd = ldd,
-                         .out_scale = out_scale};
+                         .out_scale = out_scale,
+                         .backward = l->backward};
 }
 
 static rr_status linear(const pass *p, const rr__cu_linear *l, rows a, int32_t m,
@@ -238,8 +239,8 @@ static void *row(const pass *p, void *x, int32_t i) {
     return (char *)x + (size_t)i * p->w->m->d_model * rr__cu_type_size(p->w->act);
 }
 
-/* next: what reads x, in x8 if it is quantised; NULL = only the head. halves: what the
- * product `before` left to add, or NULL. */
+/* next: what reads x, in x8 if it is quantised; NULL = only the head. before: what wrote x; halves: what
+ * it left to add, or NULL. */
 static rr_status layernorm(const pass *p, void *x, room x8, int32_t n, const float *gamma,
                            const float *beta, const rr__cu_linear *next,
                            const rr__cu_linear *before, const float *halves) {
@@ -255,6 +256,7 @@ static rr_status layernorm(const pass *p, void *x, room x8, int32_t n, const flo
                                .gamma = gamma,
                                .beta = beta,
                                .out = x,
+                               .backward = !before->backward,
                                .to = quant_for(next, x8)};
 
     LAUNCH(rr__cu_layernorm(&a, p->r->stream));

@@ -73,6 +73,7 @@ typedef struct rr__cu_gemm {
     void       *d;           /* [m, n] stride ldd; not a                                       */
     int32_t     lda, ldd;
     float       out_scale; /* 1, or 1/64 before a LayerNorm in fp16, or what fills E4M3     */
+    int32_t     backward;  /* rr__cu_gemm_sm90: the last rows first                         */
 } rr__cu_gemm;
 
 /* Up to so many tiles of 64 x 64, half of Hopper's multiprocessors, k is worth splitting. */
@@ -155,6 +156,7 @@ typedef struct rr__cu_norm {
     void        *out;          /* [rows, d]; may be in                                   */
     const float *halves;       /* [2, rows, d] of a SPLIT, added to in with bias; or NULL */
     const float *bias;         /* [d] beside halves                                      */
+    int32_t      backward;     /* the last rows first                                    */
     rr__cu_quant to;           /* out, before it is rounded, in 8 bits                   */
 } rr__cu_norm;
 

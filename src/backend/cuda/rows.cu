@@ -180,7 +180,8 @@ __device__ __forceinline__ void finish(const rr__cu_norm &p, int row, float v[CH
 /* Q: -1, or whether the quantised form is S8 */
 template <typename E, int Q>
 __global__ void __launch_bounds__(32 * WARPS) norm_kernel(rr__cu_norm p) {
-    const int row = blockIdx.x * WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+    const int block = p.backward ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
+    const int row = block * WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     float     v[CHUNKS][8] = {};
 
     rr_wait_before();

@@ -18,6 +18,7 @@ struct Args {
     const void  *residual;
     void        *d;
     float        out_scale;
+    int          backward;
 };
 
 /* v Phi(v) = max(v, 0) - |v| Phi(-|v|), with log2 Phi(-t) as a polynomial on [0, 5.6]; beyond, the

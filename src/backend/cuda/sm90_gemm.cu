@@ -71,7 +71,10 @@ template <class S> __device__ __forceinline__ Work work_at(const Args &g, int t,
         w.first = w.part ? (steps + 1) / 2 : 0;
         w.steps = w.part ? steps / 2 : (steps + 1) / 2;
     }
-    const int down = t / across, right = t - down * across;
+    int       down = t / across;
+    const int right = t - down * across;
+    if (g.backward)
+        down = (g.m + S::BM * S::CM - 1) / (S::BM * S::CM) - 1 - down;
     w.row = (down * S::CM + (S::CM > 1 ? rank : 0)) * S::BM;
     w.col = (right * S::CN + (S::CN > 1 ? rank : 0)) * S::BN;
     return w;
@@ -307,8 +310,8 @@ template <class S> cudaError_t launch(const rr__cu_gemm *g, cudaStream_t stream)
         if (e != cudaSuccess)
             return e;
     }
-    Args args = {g->m,       g->n,        g->k, (int)g->epilogue, g->ldd, g->bias, g->a_scale,
-                 g->w_scale, g->residual, g->d, g->out_scale};
+    Args args = {g->m,       g->n,        g->k, (int)g->epilogue, g->ldd,      g->bias, g->a_scale,
+                 g->w_scale, g->residual, g->d, g->out_scale,     g->backward};
     int  tiles = turns<S>(args);
     c.gridDim = dim3((unsigned)((tiles < room ? tiles : room) * S::CLUSTER));
     c.numAttrs = 2;

@@ -220,6 +220,7 @@ static rr_status layer(loader *l, int32_t i, const float *before_g, const float 
     RR__TRY(linear(l, &wo, &bo, 1, how_of(w, i, "out", 1), &to->o));
     RR__TRY(linear(l, &w1, &b1, 1, how_of(w, i, "ffn1", 1), &to->f1));
     RR__TRY(linear(l, &w2, &b2, 1, how_of(w, i, "ffn2", 1), &to->f2));
+    to->o.backward = to->f1.backward = 1;
     RR__TRY(floats(l, &p->ln1_g, &to->ln1_g));
     RR__TRY(floats(l, &p->ln1_b, &to->ln1_b));
     RR__TRY(floats(l, &p->ln2_g, &to->ln2_g));
