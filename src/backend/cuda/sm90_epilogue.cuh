@@ -95,6 +95,22 @@ __device__ __forceinline__ uint32_t finish(const Columns &c, float a_scale, floa
     return pack(x * out_scale, y * out_scale, Out());
 }
 
+/* The row of a thread's i-th pairs of sums, i < 2 MT, in a tile that begins with `row`. */
+__device__ __forceinline__ int row_of(int row, int i, int warp, int lane) {
+    return row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+}
+
+/* a_scale of a thread's rows, 1 where there is none. */
+template <int N>
+__device__ __forceinline__ void load_row_scales(float (&to)[N], const Args &g, int row, int warp,
+                                                int lane) {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        int r = row_of(row, i, warp, lane);
+        to[i] = g.a_scale && r < g.m ? __ldg(g.a_scale + r) : 1.0f;
+    }
+}
+
 /* Rounds and stores one warpgroup's part of a tile through shared memory. Chunk c, 64 rows of 128
  * bytes, lies in buffer c % BUFFERS; with a residual the copy engine has put that there first. */
 template <class S> struct Stager {
@@ -106,7 +122,7 @@ template <class S> struct Stager {
     float             *columns;            /* shared: bias [BN], then w_scale [BN] if SCALED    */
     int                warpgroup, warp, lane;
     float              bias[PER], scale[PER]; /* of columns thread + 128 i, on their way there */
-    float              of_row[S::MT][2];      /* a_scale of the thread's rows if SCALED */
+    float              of_row[2 * S::MT];     /* a_scale of the thread's rows if SCALED */
 
     __device__ __forceinline__ void fetch(int c, int row, int col) {
         uint32_t buffer = c % S::BUFFERS, bar = bars + 8 * buffer;
@@ -126,11 +142,7 @@ template <class S> struct Stager {
                 scale[i] = inside && g.w_scale ? __ldg(g.w_scale + j) : 1.0f;
         }
         if (SCALED)
-#pragma unroll
-            for (int i = 0; i < 2 * S::MT; i++) {
-                int r = row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
-                of_row[i / 2][i % 2] = g.a_scale && r < g.m ? __ldg(g.a_scale + r) : 1.0f;
-            }
+            load_row_scales(of_row, g, row, warp, lane);
         if (g.epilogue != RR__CU_RESIDUAL || thread != 0)
             return;
         tma_stores_read<0>();
@@ -158,7 +170,8 @@ template <class S> struct Stager {
         sync_some(STAGE + warpgroup, 128);
 #pragma unroll
         for (int mt = 0; mt < S::MT; mt++) {
-            const float s0 = SCALED ? of_row[mt][0] : 1.0f, s1 = SCALED ? of_row[mt][1] : 1.0f;
+            const float s0 = SCALED ? of_row[2 * mt] : 1.0f;
+            const float s1 = SCALED ? of_row[2 * mt + 1] : 1.0f;
 #pragma unroll
             for (int cc = 0; cc < ACROSS; cc++) {
                 const int c = mt * ACROSS + cc, buffer = c % S::BUFFERS;
@@ -228,10 +241,6 @@ template <class S> struct Direct {
     uint32_t          old[2 * S::MT][S::BN / 8]; /* the residual */
     float             of_row[2 * S::MT];         /* a_scale if SCALED */
 
-    /* Of the thread's i-th row and j-th pair of columns: where it is, and is it there? */
-    __device__ __forceinline__ int row_at(int row, int i) const {
-        return row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
-    }
     __device__ __forceinline__ bool inside(const Args &g, int r, int at) const {
         return r < g.m && at < g.n;
     }
@@ -250,18 +259,14 @@ template <class S> struct Direct {
                 two[j].scale = __ldg((const float2 *)(g.w_scale + at));
         }
         if (SCALED)
-#pragma unroll
-            for (int i = 0; i < 2 * S::MT; i++) {
-                int r = row_at(row, i);
-                of_row[i] = g.a_scale && r < g.m ? __ldg(g.a_scale + r) : 1.0f;
-            }
+            load_row_scales(of_row, g, row, warp, lane);
         if constexpr (sizeof(Out) == 2)
             if (g.epilogue == RR__CU_RESIDUAL)
 #pragma unroll
                 for (int i = 0; i < 2 * S::MT; i++)
 #pragma unroll
                     for (int j = 0; j < S::BN / 8; j++) {
-                        int r = row_at(row, i), at = col + 8 * j + 2 * (lane & 3);
+                        int r = row_of(row, i, warp, lane), at = col + 8 * j + 2 * (lane & 3);
                         if (inside(g, r, at))
                             old[i][j] = *(const uint32_t *)((const Out *)g.residual +
                                                             (size_t)r * g.ldd + at);
@@ -273,7 +278,7 @@ template <class S> struct Direct {
         typedef typename S::Out Out;
 #pragma unroll
         for (int i = 0; i < 2 * S::MT; i++) {
-            int   r = row_at(row, i);
+            int   r = row_of(row, i, warp, lane);
             float s = SCALED ? of_row[i] : 1.0f;
 #pragma unroll
             for (int j = 0; j < S::BN / 8; j++) {
@@ -307,18 +312,14 @@ template <class S> struct Sums {
                 scale[j] = g.w_scale && at < g.n ? __ldg((const float2 *)(g.w_scale + at))
                                                  : make_float2(1.0f, 1.0f);
             }
-#pragma unroll
-            for (int i = 0; i < 2 * S::MT; i++) {
-                int r = row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
-                of_row[i] = g.a_scale && r < g.m ? __ldg(g.a_scale + r) : 1.0f;
-            }
+            load_row_scales(of_row, g, row, warp, lane);
         }
     }
     __device__ __forceinline__ void store(const Args &g, float (&acc)[S::MT][S::BN / 2], int row,
                                           int col, int part) {
 #pragma unroll
         for (int i = 0; i < 2 * S::MT; i++) {
-            const int r = row + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+            const int r = row_of(row, i, warp, lane);
             float    *to = (float *)g.d + ((size_t)part * g.m + r) * g.n;
             if (r >= g.m)
                 continue;
