@@ -6,11 +6,13 @@ LAB := $(patsubst lab/%.cu,$(BUILD)/lab/%,$(wildcard lab/*.cu))
 lab: $(LAB)
 
 $(BUILD)/lab/attention: LAB_WITH := src/backend/cuda/sm90_attention.cu src/backend/cuda/attention_mma.cu
+$(BUILD)/lab/gemm: LAB_WITH := -lcublasLt
+$(BUILD)/lab/rows: LAB_WITH := src/backend/cuda/rows.cu
 $(BUILD)/lab/%: lab/%.cu
 	@mkdir -p $(@D)
 	@echo "  nvcc  $<"
 	@$(NVCC) -ccbin $(CC) -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a -Iinclude -Isrc \
-	    -o $@ $< $(LAB_WITH) -lcublasLt
+	    -o $@ $< $(LAB_WITH)
 
 endif
 .PHONY: lab
