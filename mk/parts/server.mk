@@ -19,6 +19,14 @@ ifneq ($(WITH_SERVER),)
 all: $(BUILD)/serve-null
 endif
 
+# What makes a server's card fault (tests/serve/test_engine.py).
+$(BUILD)/fault.so: tests/serve/fault.c tests/backend/fault.h
+	@echo "  cc    $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -shared -fPIC -o $@ $< -lpthread -ldl
+ifneq ($(WITH_CUDA),)
+all: $(BUILD)/fault.so
+endif
+
 # The same with the real engine, over a backend that answers at once.
 SCHED_OBJ := $(filter-out %/null_engine.o,$(NULL_OBJ)) $(BUILD)/bench/null_backend.o
 $(BUILD)/serve-sched: $(SCHED_OBJ) $(BUILD)/librerank.a

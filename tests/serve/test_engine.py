@@ -1,13 +1,14 @@
 """The server over the real engine and the embedded model: what only they can show."""
 import http.client
 import json
+import os
 import signal
 import threading
 import time
 
 import pytest
 
-from serving import MODEL, RERANK, Server
+from serving import BUILD, MODEL, RERANK, Server, until
 
 LONG = "The bridge was opened to traffic after six years of work. " * 100
 
@@ -156,3 +157,28 @@ def test_drain_under_load():
     [t.join(60) for t in threads]
     assert s.stop(timeout=60) == 0
     assert sorted(sent) == sorted(answered) and len(sent) >= 6
+
+
+def test_starts_anew_when_a_card_faults(tmp_path):
+    """A kernel that traps ends CUDA for the whole process; a new one takes the same socket and serves on."""
+    path, preload = tmp_path / "fault", os.path.abspath(f"{BUILD}/fault.so")
+    body = {"query": "capital of France", "texts": [f"Paris, number {i}" for i in range(8)]}
+    if not os.path.exists(preload):
+        pytest.skip("built without CUDA")
+    try:
+        server = Server("-m", MODEL, "--backend", "cuda", "--devices", "all", "--health-every", "200", "--renew-after",
+                        "1", "--drain-timeout", "2", binary=RERANK,
+                        env={"LD_PRELOAD": preload, "RERANK_TEST_FAULT": str(path)})
+    except RuntimeError as e:
+        assert "cuda" in str(e)
+        pytest.skip(str(e))
+    with server as s:
+        want, pid = s.post("/rerank", body), s.process.pid
+        assert want.status == 200
+        path.write_text("")
+        until(lambda: s.get("/health").status == 503)
+        assert s.process.stdout.readline().decode().split()[0] == s.url
+        until(lambda: s.get("/health").status == 200, 60)
+        assert s.post("/rerank", body).json == want.json
+        assert s.process.pid == pid and not path.exists()
+        assert any("starting anew" in x.get("event", "") for x in s.log_lines())
