@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SHORT = "1x128"  # what --fast is for
+SMALL = ("1x128", "1x512")  # what --fast is for
 CASES = ("1x128", "1x512", "8x512", "ragged100", "100x512")
 
 
@@ -36,7 +36,9 @@ def main():
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, transformers "
           f"{transformers.__version__}, CUDA {torch.version.cuda}")
     t = lines_of(engine, model, "fp16,fp8")
-    fast = lines_of(engine, model, "fp16,fp8", SHORT, "fast")
+    fast = {}
+    for c in SMALL:
+        fast |= lines_of(engine, model, "fp16,fp8", c, "fast")
     t |= lines_of(sys.executable, HERE / "gpu_torch_hf.py")
     t |= lines_of(sys.executable, HERE / "gpu_torch_varlen.py")
     print("\n| ms | ours fp16 | ours fp8 | torch fp16 | torch fp8 | HF fp16 | ratio to torch fp16 / fp8 "
@@ -46,8 +48,9 @@ def main():
         a, b, x, y = (t[c, w] for w in ("fp16", "fp8", "torch-fp16", "torch-fp8"))
         print(f"| {c} | {a:.2f} | {b:.2f} | {x:.2f} | {y:.2f} | {hf:.1f} | {x / a:.2f} / {y / b:.2f} | "
               f"{hf / a:.1f} |")
-    a, b = fast[SHORT, "fp16"], fast[SHORT, "fp8"]
-    print(f"| {SHORT} --fast | {a:.2f} | {b:.2f} | | | | {t[SHORT, 'torch-fp16'] / a:.2f} / {t[SHORT, 'torch-fp8'] / b:.2f} | |")
+    for c in SMALL:
+        a, b, x, y = fast[c, "fp16"], fast[c, "fp8"], t[c, "torch-fp16"], t[c, "torch-fp8"]
+        print(f"| {c} --fast | {a:.2f} | {b:.2f} | | | | {x / a:.2f} / {y / b:.2f} | |")
 
 
 if __name__ == "__main__":
