@@ -104,6 +104,8 @@ def main():
     for path in sorted(glob.glob("models/mini/eval/**/corpus.jsonl", recursive=True)):
         with open(path, encoding="utf-8") as f:
             texts += [json.loads(line)["text"] for line in f]
+    if not texts:
+        sys.exit("no texts in models/mini/eval: run make models first")
     print("| precision | tokens a request | engine alone ms | p50 ms | p99 ms | pairs/s with 8 clients | "
           "of the engine's rate |\n|---|---|---|---|---|---|---|", flush=True)
     for precision in ("fp16", "fp8"):
