@@ -58,8 +58,8 @@ static const int         ROWS[] = {RR__CU_TILE_SM90, RR__CU_TILE_MMA, RR__CU_TIL
 static cudaError_t launch(int version, const rr__cu_attention *a, cudaStream_t s) {
     return version == MMA ? rr__cu_attention_mma(a, s) : rr__cu_attention_sm90(a, s);
 }
-static rr__cu_attention args_of(int version, const Batch &b, rr__cu_type type, rr__cu_type out, const void *qkv,
-                                void *ctx) {
+static rr__cu_attention args_of(int version, const Batch &b, rr__cu_type type, rr__cu_type out,
+                                const void *qkv, void *ctx) {
     rr__cu_attention a = {};
     a.type = type, a.out_type = out, a.n_head = HEADS, a.head_dim = 64;
     a.n_tile = (int32_t)b.tile.size(), a.n_row = b.n + 64, a.qkv = qkv, a.cu = b.dev_cu;
@@ -119,7 +119,7 @@ template <class T> static int check(int version, rr__cu_type type, rr__cu_type o
         Batch one;
         one.len = {b.len[s]};
         plan(&one, ROWS[version]);
-        rr__cu_attention     x = args_of(version, one, type, out, qkv + (size_t)b.cu[s] * 3 * D, ctx);
+        rr__cu_attention x = args_of(version, one, type, out, qkv + (size_t)b.cu[s] * 3 * D, ctx);
         std::vector<uint8_t> alone((size_t)one.n * D * bytes);
         x.n_row = one.n; /* zeros behind it now */
         CHECK(launch(version, &x, 0));
@@ -137,8 +137,8 @@ template <class T> static int check(int version, rr__cu_type type, rr__cu_type o
     double e = sqrt(e2 / r2), limit = bytes == 1 ? 4e-2 : type == RR__CU_F16 ? 1e-3 : 6e-3;
     double d = sqrt(d2 / g2);
     int    ok = e < limit && same && d < limit;
-    printf("%s type %d>%d error %.1e, alone %.1e from company, bits %s %s\n", VERSION[version], type,
-           out, e, d, same ? "as promised" : "WRONG", ok ? "ok" : "BAD");
+    printf("%s type %d>%d error %.1e, alone %.1e from company, bits %s %s\n", VERSION[version],
+           type, out, e, d, same ? "as promised" : "WRONG", ok ? "ok" : "BAD");
     CHECK(cudaFree(qkv));
     CHECK(cudaFree(ctx));
     return !ok;

@@ -3,8 +3,8 @@
  *
  *   rows check   each against double precision
  *   rows bench   microseconds, GB/s of what must be read and written, and the share of what a plain
- *                copy of as many bytes reaches in the same race; buffers are rotated, so that little
- *                comes from the L2
+ *                copy of as many bytes reaches in the same race; buffers are rotated, so that
+ *                little comes from the L2
  * Build: make lab. */
 #include "../src/backend/cuda/kernels.h"
 #include "lab.cuh"
@@ -102,12 +102,12 @@ static int check(Op op, int rows) {
     add_tables(&d);
     CHECK(launch(op, d, rows, 0));
     CHECK(cudaDeviceSynchronize());
-    const std::vector<__half>      in = fetch(d.in, (size_t)rows * D), out = fetch(d.out, in.size());
-    const std::vector<__half>      word = fetch(d.word, (size_t)VOCAB * D), type = fetch(d.type, D);
-    const std::vector<__half>      place = fetch(d.place, (size_t)PLACES * D);
-    const std::vector<float>       gamma = fetch(d.gamma, D), beta = fetch(d.beta, D);
-    const std::vector<float>       scale = fetch(d.scale, rows);
-    const std::vector<uint8_t>     q = fetch(d.q, in.size());
+    const std::vector<__half>  in = fetch(d.in, (size_t)rows * D), out = fetch(d.out, in.size());
+    const std::vector<__half>  word = fetch(d.word, (size_t)VOCAB * D), type = fetch(d.type, D);
+    const std::vector<__half>  place = fetch(d.place, (size_t)PLACES * D);
+    const std::vector<float>   gamma = fetch(d.gamma, D), beta = fetch(d.beta, D);
+    const std::vector<float>   scale = fetch(d.scale, rows);
+    const std::vector<uint8_t> q = fetch(d.q, in.size());
     const std::vector<rr__cu_note> note = fetch(d.note, rows);
     const std::vector<int32_t>     tok = fetch(d.tok, rows), pos = fetch(d.pos, rows);
     double                         e2 = 0, r2 = 0, q2 = 0;
@@ -126,7 +126,7 @@ static int check(Op op, int rows) {
         for (int j = 0; j < D && op != QUANTISE; j++)
             x[j] = (x[j] - mean) / sqrt(var + 1e-5) * gamma[j] + beta[j];
         for (int j = 0; j < D; j++) {
-            const uint8_t  b = q[(size_t)i * D + j];
+            const uint8_t b = q[(size_t)i * D + j];
             __nv_fp8_e4m3 f8;
             memcpy(&f8, &b, 1);
             eight[j] = scale[i] * (op == TO_S8 ? (double)(int8_t)b : (double)(float)f8);
@@ -148,6 +148,10 @@ static int check(Op op, int rows) {
     return !ok;
 }
 
+static void copy(const Data &d, double bytes, cudaStream_t s) {
+    CHECK(cudaMemcpyAsync(d.out, d.in, (size_t)bytes, cudaMemcpyDeviceToDevice, s));
+}
+
 static void bench(int rows) {
     const int         copies = std::max(2, (int)(300e6 / (4.0 * D * rows)));
     std::vector<Data> d;
@@ -157,19 +161,14 @@ static void bench(int rows) {
     }
     for (int op = 0; op <= QUANTISE; op++) {
         const double          bytes = bytes_of((Op)op) * rows;
+        const double          copied = std::min(bytes, 4.0 * D * rows); /* all there is */
         std::vector<lab_call> calls = {
             [&](int i, cudaStream_t s) { CHECK(launch((Op)op, d[i % copies], rows, s)); },
-            [&](int i, cudaStream_t s) { /* half is read, half written */
-                                         CHECK(cudaMemcpyAsync(d[i % copies].out, d[i % copies].in,
-                                                               (size_t)std::min(
-                                                                   bytes / 2, 2.0 * D * rows),
-                                                               cudaMemcpyDeviceToDevice, s));
-            }};
+            [&](int i, cudaStream_t s) { copy(d[i % copies], copied / 2, s); }};
         const std::vector<double> us = lab_race(calls, std::max(2.0, bytes / 3e6));
-        const double rate = bytes / us[0] / 1e3;
-        const double copy = std::min(bytes, 4.0 * D * rows) / us[1] / 1e3;
+        const double              rate = bytes / us[0] / 1e3, of_copy = copied / us[1] / 1e3;
         printf("| %5d | %-18s | %7.2f | %5.0f | %5.0f | %3.0f %% |\n", rows, NAME[op], us[0], rate,
-               copy, 100 * rate / copy);
+               of_copy, 100 * rate / of_copy);
     }
     for (Data &x : d)
         free_data(&x);
@@ -180,12 +179,13 @@ int main(int argc, char **argv) {
     if (argc == 2 && !strcmp(argv[1], "check")) {
         int bad = 0;
         for (int op = 0; op <= QUANTISE; op++)
-            for (int rows : {1, 130, 1025}) /* up to 1,024 a warp has a quarter of a row, then a row */
+            for (int rows : {1, 130, 1025}) /* up to 1,024 a row has four warps, then one */
                 bad += check((Op)op, rows);
         return bad != 0;
     }
     if (argc == 2 && !strcmp(argv[1], "bench")) {
-        printf("| rows | operation | us | GB/s | a copy's GB/s | share |\n|---|---|---|---|---|---|\n");
+        printf("| rows | operation | us | GB/s | a copy's GB/s | share |\n"
+               "|---|---|---|---|---|---|\n");
         for (int rows : {128, 512, 4096, 17996, 51200})
             bench(rows);
         return 0;

@@ -1,13 +1,13 @@
-/* attention_any.cu - attention by warps, one query at a time: fp32 models, and the last layer, where
- * only the first token of each sequence asks.
+/* attention_any.cu - attention by warps, one query at a time: fp32 models, and the last layer,
+ * where only the first token of each sequence asks.
  *
  *     out[r, head] = softmax(q[r, head] K[head]^T / sqrt(c)) V[head]
  *
  * A warp takes 32 keys at a time. G lanes share a key, eight values each, so that a key, and later
  * its values, are read as one piece; the softmax (online, base 2, fp32) is the warp's. In the last
  * layer, 1 / len of the work of the others, sixteen warps share a sequence: warp w takes keys
- * 32 w .. 32 w + 31 of every 512, and their sums are joined in the order of w, so the bits depend on
- * the sequence alone. For fp32 it is plain, not fast. c = 8 G is 16, 32 or 64. */
+ * 32 w .. 32 w + 31 of every 512, and their sums are joined in the order of w, so the bits depend
+ * on the sequence alone. For fp32 it is plain, not fast. c = 8 G is 16, 32 or 64. */
 #include "backend/cuda/device.cuh"
 
 enum { FIRST = 16 }; /* warps that share a sequence in the last layer */
@@ -26,7 +26,7 @@ template <int G> __device__ __forceinline__ float sum_of_groups(float v) {
     return v;
 }
 
-/* One query, this lane's part of it, against keys from, from + 1, ... + 31, then `stride` further. */
+/* One query, this lane's part of it, against keys from, from + 1, ... + 31, then `stride` on. */
 template <int G, typename E>
 __device__ __forceinline__ partial attend(const float q[8], const E *k, const E *v, int ld,
                                           int from, int stride, int len) {

@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(128 * Plan<MODE>::WARPGROUPS, 2)
     const int row0 = tile.row + (MODE == PAIR ? 0 : place % 2 * 64);
     if (row0 >= len)
         return;
-    const int all = (len + KEYS - 1) / KEYS, second = all / 2; /* blocks of keys; of the second half */
+    const int all = (len + KEYS - 1) / KEYS, second = all / 2; /* blocks of keys; second half's */
     const int first = half ? all - second : 0;
     const int blocks = MODE != HALVES ? all : half ? second : all - second;
     const int groups = MODE == PAIR && row0 + 64 < len ? 2 : 1;
@@ -273,7 +273,8 @@ __global__ void __launch_bounds__(128 * Plan<MODE>::WARPGROUPS, 2)
     };
     /* The scores of the next block are asked for before this block's values are gathered, and
      * weighed while that goes on. */
-    const int last = blocks - 1, left = len - (first + last) * KEYS, keys = left < KEYS ? left : KEYS;
+    const int last = blocks - 1, left = len - (first + last) * KEYS;
+    const int keys = left < KEYS ? left : KEYS;
     bar_wait(full, 0);
     wgmma_fence();
     score(0);
