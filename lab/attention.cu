@@ -84,6 +84,10 @@ template <class T> static int check(int version, rr__cu_type type, rr__cu_type o
     std::vector<T>       h((size_t)b.n * 3 * D);
     CHECK(cudaMemcpy(got.data(), ctx, size, cudaMemcpyDeviceToHost));
     CHECK(cudaMemcpy(h.data(), qkv, h.size() * sizeof(T), cudaMemcpyDeviceToHost));
+    auto value = [bytes](const std::vector<uint8_t> &x, size_t i) -> double {
+        return bytes == 1 ? (float)((const __nv_fp8_e4m3 *)x.data())[i] / 64
+                          : (float)((const T *)x.data())[i];
+    };
     double e2 = 0, r2 = 0;
     for (size_t s = 0; s < b.len.size(); s++)
         for (int head = 0; head < HEADS; head += 5)
@@ -104,9 +108,7 @@ template <class T> static int check(int version, rr__cu_type type, rr__cu_type o
                     for (int c = 0; c < 64; c++)
                         o[c] += w[j] / sum * (double)(float)base[(size_t)j * 3 * D + 2 * D + c];
                 for (int c = 0; c < 64; c++) {
-                    size_t at = (size_t)(b.cu[s] + i) * D + head * 64 + c;
-                    double y = bytes == 1 ? (float)((__nv_fp8_e4m3 *)got.data())[at] / 64
-                                          : (float)((T *)got.data())[at];
+                    double y = value(got, (size_t)(b.cu[s] + i) * D + head * 64 + c);
                     e2 += (y - o[c]) * (y - o[c]), r2 += o[c] * o[c];
                 }
             }
@@ -124,14 +126,12 @@ template <class T> static int check(int version, rr__cu_type type, rr__cu_type o
         x.n_row = one.n; /* zeros behind it now */
         CHECK(launch(version, &x, 0));
         CHECK(cudaMemcpy(alone.data(), ctx, alone.size(), cudaMemcpyDeviceToHost));
-        const uint8_t *among = got.data() + (size_t)b.cu[s] * D * bytes;
-        if (version != FAST && memcmp(alone.data(), among, alone.size()))
+        const size_t first = (size_t)b.cu[s] * D;
+        if (version != FAST && memcmp(alone.data(), got.data() + first * bytes, alone.size()))
             same = 0;
         for (size_t i = 0; i < alone.size() / bytes; i++) {
-            double x = bytes == 1 ? (float)((__nv_fp8_e4m3 *)alone.data())[i]
-                                  : (float)((T *)alone.data())[i];
-            double y = bytes == 1 ? (float)((__nv_fp8_e4m3 *)among)[i] : (float)((T *)among)[i];
-            d2 += (x - y) * (x - y), g2 += y * y;
+            double y = value(got, first + i), d = value(alone, i) - y;
+            d2 += d * d, g2 += y * y;
         }
     }
     double e = sqrt(e2 / r2), limit = bytes == 1 ? 4e-2 : type == RR__CU_F16 ? 1e-3 : 6e-3;

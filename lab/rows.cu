@@ -24,8 +24,20 @@ struct Data {
     int32_t     *tok, *pos;
 };
 
+/* The tables, which all copies share; no rows. */
+static Data tables(void) {
+    static Data t;
+    if (!t.word) {
+        t.word = lab_random<__half>((size_t)VOCAB * D, 3, 1.0f);
+        t.type = lab_random<__half>(2 * D, 4, 0.1f);
+        t.place = lab_random<__half>((size_t)PLACES * D, 5, 0.3f);
+        t.gamma = lab_random<float>(D, 6, 0.1f, 1.0f);
+        t.beta = lab_random<float>(D, 7, 0.1f);
+    }
+    return t;
+}
 static Data data_of(int rows, uint32_t seed) {
-    Data                 d = {};
+    Data                 d = tables();
     std::vector<int32_t> tok(rows), pos(rows);
     for (int i = 0; i < rows; i++) {
         tok[i] = (int32_t)(lab_uniform(i, seed + 1) * VOCAB);
@@ -42,24 +54,12 @@ static Data data_of(int rows, uint32_t seed) {
     CHECK(cudaMemcpy(d.pos, pos.data(), rows * 4, cudaMemcpyHostToDevice));
     return d;
 }
+/* All but the tables. */
 static void free_data(Data *d) {
     for (void *p : {(void *)d->in, (void *)d->out, (void *)d->q, (void *)d->scale, (void *)d->note,
                     (void *)d->tok, (void *)d->pos})
         CHECK(cudaFree(p));
 }
-/* The tables, which all copies share. */
-static void add_tables(Data *d) {
-    static Data t;
-    if (!t.word) {
-        t.word = lab_random<__half>((size_t)VOCAB * D, 3, 1.0f);
-        t.type = lab_random<__half>(2 * D, 4, 0.1f);
-        t.place = lab_random<__half>((size_t)PLACES * D, 5, 0.3f);
-        t.gamma = lab_random<float>(D, 6, 0.1f, 1.0f);
-        t.beta = lab_random<float>(D, 7, 0.1f);
-    }
-    d->word = t.word, d->type = t.type, d->place = t.place, d->gamma = t.gamma, d->beta = t.beta;
-}
-
 static cudaError_t launch(Op op, const Data &d, int rows, cudaStream_t s) {
     rr__cu_norm  p = {};
     rr__cu_embed e = {d.tok, d.pos, d.word, d.type, d.place};
@@ -99,7 +99,6 @@ template <class T> static std::vector<T> fetch(const T *p, size_t n) {
 
 static int check(Op op, int rows) {
     Data d = data_of(rows, 20);
-    add_tables(&d);
     CHECK(launch(op, d, rows, 0));
     CHECK(cudaDeviceSynchronize());
     const std::vector<__half>  in = fetch(d.in, (size_t)rows * D), out = fetch(d.out, in.size());
@@ -155,10 +154,8 @@ static void copy(const Data &d, double bytes, cudaStream_t s) {
 static void bench(int rows) {
     const int         copies = std::max(2, (int)(300e6 / (4.0 * D * rows)));
     std::vector<Data> d;
-    for (int i = 0; i < copies; i++) {
+    for (int i = 0; i < copies; i++)
         d.push_back(data_of(rows, 30 + i));
-        add_tables(&d.back());
-    }
     for (int op = 0; op <= QUANTISE; op++) {
         const double          bytes = bytes_of((Op)op) * rows;
         const double          copied = std::min(bytes, 4.0 * D * rows); /* all there is */

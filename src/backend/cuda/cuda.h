@@ -16,8 +16,8 @@
 #include <stdatomic.h>
 
 /* A linear layer on the device. Where it is E4M3 or S8, so are the rows it reads: value = scale *
- * what is stored, after smoothing. Products and LayerNorms take rows in the order opposite to that of
- * what wrote them, so that they begin with those still in the L2. */
+ * what is stored, after smoothing. From attention's output on, products and LayerNorms take rows in
+ * the order opposite to that of what wrote them, so that they begin with those still in the L2. */
 typedef struct rr__cu_linear {
     rr__cu_type type; /* weights.act, E4M3 or S8                                         */
     int32_t     n, k;

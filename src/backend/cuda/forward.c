@@ -239,8 +239,8 @@ static void *row(const pass *p, void *x, int32_t i) {
     return (char *)x + (size_t)i * p->w->m->d_model * rr__cu_type_size(p->w->act);
 }
 
-/* next: what reads x, in x8 if it is quantised; NULL = only the head. before: what wrote x; halves: what
- * it left to add, or NULL. */
+/* next: what reads x, in x8 if it is quantised; NULL = only the head. before: what wrote x.
+ * halves: what it left to add, or NULL. */
 static rr_status layernorm(const pass *p, void *x, room x8, int32_t n, const float *gamma,
                            const float *beta, const rr__cu_linear *next,
                            const rr__cu_linear *before, const float *halves) {

@@ -53,16 +53,22 @@ struct Shape {
     static_assert(2 * STAGES + WARPGROUPS * BUFFERS <= 32, "256 bytes of barriers");
 };
 
+/* Tiles of a cluster: rows of them, columns of them, all. */
+template <class S> __host__ __device__ int tiles_down(int m) {
+    return (m + S::BM * S::CM - 1) / (S::BM * S::CM);
+}
+template <class S> __host__ __device__ int tiles_across(int n) {
+    return (n + S::BN * S::CN - 1) / (S::BN * S::CN);
+}
 template <class S> __host__ __device__ int tile_count(int m, int n) {
-    return ((m + S::BM * S::CM - 1) / (S::BM * S::CM)) *
-           ((n + S::BN * S::CN - 1) / (S::BN * S::CN));
+    return tiles_down<S>(m) * tiles_across<S>(n);
 }
 /* What a block does in turn t: its tile's first row and column, and steps of k. */
 struct Work {
     int row, col, part, first, steps;
 };
 template <class S> __device__ __forceinline__ Work work_at(const Args &g, int t, int rank) {
-    const int across = (g.n + S::BN * S::CN - 1) / (S::BN * S::CN);
+    const int across = tiles_across<S>(g.n);
     const int steps = (g.k + S::BK - 1) / S::BK;
     Work      w = {0, 0, 0, 0, steps};
     if (S::SPLIT) {
@@ -74,7 +80,7 @@ template <class S> __device__ __forceinline__ Work work_at(const Args &g, int t,
     int       down = t / across;
     const int right = t - down * across;
     if (g.backward)
-        down = (g.m + S::BM * S::CM - 1) / (S::BM * S::CM) - 1 - down;
+        down = tiles_down<S>(g.m) - 1 - down;
     w.row = (down * S::CM + (S::CM > 1 ? rank : 0)) * S::BM;
     w.col = (right * S::CN + (S::CN > 1 ? rank : 0)) * S::BN;
     return w;
